@@ -1,0 +1,1 @@
+"""Products of the outside world behind our promises; one file or package each, reached by name only."""

@@ -1,0 +1,1 @@
+"""Where samples come from when nobody posts them."""

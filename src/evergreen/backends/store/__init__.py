@@ -1,0 +1,1 @@
+"""Where datasets and models are kept: immutable folders by key."""

@@ -1,0 +1,243 @@
+"""evergreen.toml as pydantic models: every setting, its default and its sentence of help."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evergreen.core.errors import ConfigError
+
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+
+
+def duration(text: Any) -> Any:
+    """Read "90s", "10m", "1.5h" or "3d"; leave anything else to pydantic.
+
+    >>> duration("24h")
+    datetime.timedelta(days=1)
+    """
+    if isinstance(text, str) and (m := _DURATION.fullmatch(text.strip())):
+        return timedelta(**{_UNITS[m[2]]: float(m[1])})
+    return text
+
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of evergreen.toml: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Use(BaseModel):
+    """Which plugin to use, and its own options: `{ use = "csv", path = "log.csv" }`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name; checked by the plugin's own `Options`."""
+        return dict(self.model_extra or {})
+
+
+class CollectConfig(Section):
+    """What comes in, and on whose word."""
+
+    sources: tuple[Use, ...] = ()
+    """Places to pull samples from."""
+    consent: bool = True
+    """Refuse samples that do not say that their subject has agreed. Turn it off only for data about no person."""
+    folders: tuple[str, ...] = ("data",)
+    """Folders, below the project's, from which a training may be given a file of its own."""
+
+
+class DatasetConfig(Section):
+    """How versions are cut."""
+
+    holdout: float = Field(0.2, gt=0, le=0.5)
+    """Share of samples never trained on; a sample never changes sides."""
+    split: Literal["auto", "time", "hash"] = "auto"
+    """By time (the newest of each batch are held out), by a hash of the group or id, or as the recipe says."""
+    gap: int = Field(0, ge=0)
+    """Samples left out of both sides where a time split cuts, so that neighbours do not leak."""
+    max_holdout: int = Field(4000, ge=10)
+    """Judge by at most this many held-out samples, the newest."""
+    max_train: int | None = Field(None, ge=10)
+    """Learn from at most this many samples, the newest."""
+
+
+class TriggerConfig(Section):
+    """When to train."""
+
+    auto: bool = True
+    """Train without being asked."""
+    every: Duration | None = None
+    """Look at this interval, train if there are `min_size` samples and any is new."""
+    min_new: int | None = Field(None, ge=1)
+    """Train as soon as this many new samples were collected."""
+    min_size: int = Field(1, ge=1)
+    """Never train on fewer samples than this, unless forced."""
+    cooldown: Duration = timedelta(0)
+    """Time that must pass between the starts of two trainings, unless asked for."""
+
+
+class GateConfig(Section):
+    """What a candidate must prove on the holdout."""
+
+    metric: str = "accuracy"
+    """The score that decides."""
+    rule: Literal["non_inferiority", "superiority"] = "non_inferiority"
+    """Must it be no worse than the champion by more than `margin`, or better by more than `margin`?"""
+    margin: float = Field(0.01, ge=0)
+    """The difference that does not matter (or, for superiority, that is asked for)."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of the interval around the difference."""
+    floors: dict[str, float] = {}
+    """Scores below which a model is rejected, whatever the champion does."""
+    min_rows: int = Field(30, ge=1)
+    """With fewer held-out rows than this a comparison with the champion decides nothing."""
+    max_latency_ms: float | None = Field(None, gt=0)
+    """Longest mean time to answer one input in the serving process."""
+    max_size_mb: float | None = Field(None, gt=0)
+    """Largest artifact."""
+
+
+class RolloutConfig(Section):
+    """How a passed model takes over."""
+
+    steps: tuple[Share, ...] = (0.0, 0.1, 0.5, 1.0)
+    """Shares of traffic, rising: 0 is shadow, 1 is champion."""
+    hold: Duration = timedelta(minutes=10)
+    """How long each step must last before the next."""
+    min_answers: int = Field(0, ge=0)
+    """Answers a canary must have given in a step before the next."""
+    max_error_rate: Share = 0.02
+    """Take a model back when more of its answers fail (once three did)."""
+    max_latency_ms: float | None = Field(None, gt=0)
+    """Take a canary back when its mean answer takes longer."""
+
+    @field_validator("steps")
+    @classmethod
+    def _rising(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        if not steps or list(steps) != sorted(set(steps)) or steps[-1] != 1.0:
+            raise ValueError("steps must rise and end with 1.0, for example [0.0, 0.1, 0.5, 1.0]")
+        return steps
+
+
+class ServeConfig(Section):
+    """Who answers, and what is written down of it."""
+
+    log: Literal["all", "off"] = "all"
+    """Store every prediction as a sample without a label, with the id that feedback joins."""
+    keep_warm: int = Field(1, ge=0)
+    """Former champions kept loaded, so that a rollback takes no time."""
+
+
+class LoopConfig(Section):
+    """One model that is kept fresh."""
+
+    recipe: Use
+    """Which kind of model, with its own options."""
+    runner: Use = Use(use="process")
+    """Where training happens."""
+    collect: CollectConfig = CollectConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    trigger: TriggerConfig = TriggerConfig()
+    gate: GateConfig = GateConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    serve: ServeConfig = ServeConfig()
+    retries: int = Field(3, ge=0)
+    """How often a training whose worker was lost is tried again."""
+    time_limit: Duration | None = None
+    """Longest a training may take."""
+    seed: int = 0
+    """Start of every random choice of a training."""
+
+
+class HttpConfig(Section):
+    """Who may call, from where."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(5001, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    cors: tuple[str, ...] = ()
+    """Origins of browsers' pages that may predict, collect and read; "*" for all."""
+    hosts: tuple[str, ...] = ()
+    """Further names this server is reached by."""
+    max_body: int = Field(8 * 1024 * 1024, ge=1024)
+    """Largest request, in bytes."""
+    anonymous: Literal["none", "app", "reviewer", "operator", "admin"] | None = None
+    """Role of callers without a key. Not set: admin while no key exists and only this machine can call, else none."""
+
+
+class Config(Section):
+    """The whole file."""
+
+    ledger: Use = Use(use="sql")
+    """Where records are kept."""
+    store: Use = Use(use="local")
+    """Where datasets and models are kept."""
+    state: str = ".evergreen"
+    """Folder, below the project's, for the ledger, the store and what is at work."""
+    tick: Duration = timedelta(seconds=2)
+    """How often every loop is looked at."""
+    http: HttpConfig = HttpConfig()
+    doors: tuple[Use, ...] = ()
+    """Paths, shapes and files of a system that was there before Evergreen."""
+    loops: dict[str, LoopConfig] = {}
+    """The models, by name."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        for name in self.loops:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name):
+                raise ValueError(f'loop "{name}": a name is lower-case letters, digits, - and _')
+        return self
+
+
+def problems(e: ValidationError, place: str = "") -> str:
+    """Say what is wrong, one sentence for each mistake: key, what stands there, what is allowed."""
+    said = []
+    for err in e.errors(include_url=False):
+        where = ".".join(str(part) for part in (place, *err["loc"]) if part != "")
+        message = err["msg"].removeprefix("Value error, ")
+        if err["type"] == "extra_forbidden":
+            said.append(f"{where}: there is no such key")
+        elif err["type"] == "missing":
+            said.append(f"{where}: is missing")
+        else:
+            said.append(f"{where}: {message} (it is {err['input']!r})")
+    return "; ".join(said)
+
+
+def parse(raw: Mapping[str, Any], place: str = "evergreen.toml") -> Config:
+    """Check settings; every mistake is reported at once, with its place."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as e:
+        first = ".".join(str(p) for p in e.errors()[0]["loc"])
+        raise ConfigError(f"{place}: {problems(e)}", field=first) from e
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read evergreen.toml without checking it yet."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path.name} in {path.parent}", hint="Go to the project's folder, or make one: evergreen init DIR"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise ConfigError(f"{path}: {e}") from e

@@ -1,0 +1,55 @@
+"""Finding recipes and backends by name. Ours are declared in pyproject.toml like everybody's."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from evergreen.core.config import Use, problems
+from evergreen.core.errors import ConfigError, MissingExtra, PluginNotFound
+
+GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "doors")
+
+
+def names(group: str) -> list[str]:
+    """List what is installed."""
+    return sorted(entry_points(group=f"evergreen.{group}").names)
+
+
+def load(group: str, name: str) -> Any:
+    """Return the class called `name`, or the one at `package.module:Class`."""
+    if ":" in name:
+        module, _, attr = name.partition(":")
+        try:
+            return getattr(import_module(module), attr)
+        except (ImportError, AttributeError) as e:
+            raise PluginNotFound(f'{group[:-1]} "{name}" cannot be imported: {e}', field="use") from e
+    for ep in entry_points(group=f"evergreen.{group}", name=name):
+        try:
+            return ep.load()
+        except ImportError as e:
+            raise missing(f'{group[:-1]} "{name}"', e, extra=name) from e
+    raise PluginNotFound(
+        f'no {group[:-1]} "{name}"; there are: {", ".join(names(group)) or "none"}',
+        field="use",
+        hint="Correct the name, or install the package that brings it.",
+    )
+
+
+def missing(what: str, e: ImportError, extra: str) -> MissingExtra:
+    """Say which package `what` needs and how to get it."""
+    return MissingExtra(f"{what} needs a package that is not installed: {e.name}", hint=f"pip install 'evergreen-ml[{extra}]'")
+
+
+def make(group: str, use: Use, **given: Any) -> Any:
+    """Build the plugin that `use` names, checking its options with its own `Options`."""
+    cls = load(group, use.use)
+    try:
+        options = cls.Options(**use.options)
+    except ValidationError as e:
+        field = ".".join(str(p) for p in e.errors()[0]["loc"])
+        raise ConfigError(problems(e, f'{group[:-1]} "{use.use}"'), field=field) from e
+    return cls(options, **given)

@@ -1,0 +1,154 @@
+"""What a recipe must be able to do; the only file a recipe author has to read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from evergreen.core.errors import InvalidInput
+from evergreen.core.records import Json
+
+#: metric -> one figure per holdout row, larger is better. Means are compared, row by row in pairs.
+Scores = Mapping[str, Sequence[float]]
+
+
+class PluginOptions(BaseModel):
+    """Settings of one plugin. Unknown keys are errors; values do not change after start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a frozen dataset: `train.jsonl` or `holdout.jsonl`."""
+
+    id: str
+    input: Json
+    label: Json
+    weight: float = 1.0
+    group: str | None = None
+    time: float | None = None  #: when it was stored, seconds since the epoch
+
+
+@dataclass(frozen=True)
+class Datum:
+    """What a recipe makes of a raw row: something to store."""
+
+    input: Json
+    label: Json = None
+    weight: float = 1.0
+    group: str | None = None
+
+
+class Predictor(Protocol):
+    """A loaded model, ready to answer from any thread."""
+
+    def predict(self, inputs: Sequence[Json]) -> Sequence[Json]:
+        """Answer each input, in order."""
+        ...
+
+    def close(self) -> None:
+        """Let go of memory and handles."""
+        ...
+
+
+def _nothing(phase: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+    """Report to nobody."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training is given: folders, bounds, and a way to say how far it is."""
+
+    data: Path  #: holds `train.jsonl` and whatever else `Recipe.write` laid down. No holdout.
+    out: Path  #: an empty folder for the artifact
+    base: Path | None = None  #: the champion's artifact, to go on from
+    checkpoints: Path | None = None  #: a folder that survives a lost worker
+    seed: int = 0
+    threads: int = 1
+    report: Callable[[str, int, int, Mapping[str, float]], None] = field(default=_nothing)  #: phase, step, total, metrics
+
+    def rows(self) -> Iterator[Row]:
+        """Read the rows to learn from."""
+        return read_rows(self.data / "train.jsonl")
+
+
+class Recipe(ABC):
+    """How one kind of model is written to disk, trained, loaded and scored.
+
+    Heavy imports (scikit-learn, torch) belong inside `train`; `load` is called in the serving process
+    and must be light. Importing a recipe must be cheap.
+    """
+
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+    #: An answer takes well under a millisecond: give it on the event loop, without a thread.
+    quick: ClassVar[bool] = False
+    #: Rows are a time series: split by time, not by hash.
+    timely: ClassVar[bool] = False
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def check(self, value: Json) -> Json:
+        """Return the input to predict from, or raise `InvalidInput` that names the field."""
+        return value
+
+    def sample(self, row: Mapping[str, Json]) -> Datum:
+        """Make a datum of a raw row, or raise `InvalidInput` that names the field.
+
+        By default a row has `input` and perhaps `label`, `weight`, `group`.
+        """
+        if "input" not in row:
+            raise InvalidInput("input is missing", field="input")
+        weight = row.get("weight", 1.0)
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise InvalidInput("weight is not a number from 0 up", field="weight")
+        group = row.get("group")
+        return Datum(self.check(row["input"]), row.get("label"), float(weight), None if group is None else str(group))
+
+    def judges(self, row: Row) -> bool:
+        """Say whether a row may sit in the holdout; a row nobody vouches for may teach but not judge."""
+        return True
+
+    @abstractmethod
+    def train(self, job: Job) -> Mapping[str, Json]:
+        """Learn from `job.rows()`, write the artifact into `job.out`, return details worth keeping."""
+
+    @abstractmethod
+    def load(self, artifact: Path) -> Predictor:
+        """Return the model that `train` wrote into `artifact`. Raises `Corrupt` if it is not whole."""
+
+    @abstractmethod
+    def score(self, predictor: Predictor, rows: Sequence[Row]) -> Scores:
+        """Measure `predictor` on rows it has never seen: one figure per row and metric, larger is better."""
+
+    def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
+        """Write a report for people (`report.md`, pictures) on a trained model; nothing by default."""
+
+    def write(self, rows: Iterable[Row], folder: Path, side: str) -> int:
+        """Write one side of a frozen dataset, return how many rows. JSON lines unless overridden."""
+        n = 0
+        with (folder / f"{side}.jsonl").open("wb") as out:
+            for row in rows:
+                out.write(msgspec.json.encode(row) + b"\n")
+                n += 1
+        return n
+
+    def describe(self, value: Json) -> Mapping[str, float]:
+        """Return numbers by which drift of the input is watched; none by default."""
+        return {}
+
+
+_decoder = msgspec.json.Decoder(Row)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read a side of a frozen dataset."""
+    with path.open("rb") as lines:
+        for line in lines:
+            yield _decoder.decode(line)

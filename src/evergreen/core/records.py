@@ -1,0 +1,140 @@
+"""The nouns of the loop: frozen records, each written by one stage and read by the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from evergreen.core.states import ModelState, RunState, SampleState
+
+#: Whatever JSON can say: bool, int, float, str, None, lists and string-keyed mappings of the same.
+Json = Any
+
+SampleKind = Literal["example", "feedback", "model"]
+#: Which side of the split a sample is on; empty until a dataset is frozen. It never changes after that.
+Side = Literal["", "train", "holdout"]
+Outcome = Literal["promote", "reject", "inconclusive", "not_comparable"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One datum from production: an input, what was answered, and what should have been."""
+
+    id: str  #: chosen by whoever sends it; the same id twice is one sample
+    loop: str
+    state: SampleState = SampleState.ACCEPTED
+    kind: SampleKind = "example"
+    input: Json
+    output: Json = None  #: what was answered
+    label: Json = None  #: what is right; None while nobody knows
+    weight: float = 1.0  #: how much training should heed it; 0 keeps it out
+    side: Side = ""
+    origin: str = ""  #: the source or door it came through
+    subject: str | None = None  #: pseudonym of the person it is about
+    group: str | None = None  #: what must not be torn apart by the split (session, camera, device)
+    model: str | None = None  #: id of the model that answered
+    seq: int = 0  #: its place in the ledger, given by the ledger
+    at: datetime | None = None  #: when it was stored, given by the ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """A datum that could not be used, kept with the reason (quarantine)."""
+
+    origin: str
+    where: str  #: "line 17"
+    raw: str  #: the first 2,000 characters as they came
+    reason: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What every record has: an id, the loop it belongs to, and its place in the ledger."""
+
+    id: str
+    loop: str
+    seq: int = 0  # given by the ledger
+    at: datetime | None = None  # given by the ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset(Record):
+    """A frozen version: every labelled, accepted sample up to position `as_of` of the ledger."""
+
+    version: int
+    as_of: int  #: seq of the newest sample in it
+    collected: int  #: usable samples of the loop when it was frozen; what came after is new
+    train: int  #: rows to learn from
+    holdout: int  #: rows to judge by
+    digest: str  #: sha256 over its files
+    key: str  #: where it lies in the store
+    origin: str | None = None  #: only samples of this origin, if not None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run(Record):
+    """One training on one dataset; `attempt` is its fencing token."""
+
+    state: RunState
+    why: str
+    by: str = "trigger"
+    attempt: int = 1
+    dataset: str | None = None  #: id of the dataset; None while only requested
+    base: str | None = None  #: id of the champion it is to be compared with
+    force: bool = False  #: train even below `min_size`
+    overrides: Mapping[str, Json] = field(default_factory=dict)  #: recipe options for this run only
+    origin: str | None = None  #: train on samples of this origin only
+    handle: str | None = None  #: what the runner knows it by
+    error: str | None = None
+    failure: str | None = None  #: a `FailureKind`
+    progress: Mapping[str, Json] = field(default_factory=dict)  #: phase, step, total, metrics
+    started: datetime | None = None
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model(Record):
+    """One model version: an immutable artifact, what was measured, and its share of the traffic."""
+
+    state: ModelState
+    version: int  #: 1, 2, 3 … within the loop
+    key: str  #: where the artifact lies in the store
+    run: str | None = None
+    dataset: str | None = None
+    base: str | None = None  #: id of the champion it was compared with
+    scores: Mapping[str, float] = field(default_factory=dict)  #: means over the holdout
+    rival_scores: Mapping[str, float] = field(default_factory=dict)  #: the champion's, same rows
+    verdict: Mapping[str, Json] = field(default_factory=dict)  #: what the gate found: see `Verdict`
+    details: Mapping[str, Json] = field(default_factory=dict)  #: size_bytes, latency_ms, n_train, …
+    share: float = 0.0  #: of the traffic, 0 to 1
+    since: datetime | None = None  #: in its state and share since
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event(Record):
+    """One line of history: written in the same transaction as the change it tells of."""
+
+    what: str  #: added, moved, skipped, rolled back, …
+    subject: str  #: "run 9f…", "model 3b…", or the loop's name
+    by: str
+    because: str
+    frm: str | None = None
+    to: str | None = None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the gate thinks of a candidate, in words and figures."""
+
+    outcome: Outcome
+    because: str
+    figures: Mapping[str, Json] = field(default_factory=dict)
+
+
+Rec = TypeVar("Rec", Dataset, Run, Model, Event)
+Mov = TypeVar("Mov", Run, Model)

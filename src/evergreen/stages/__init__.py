@@ -1,0 +1,1 @@
+"""The eight steps of the loop; each knows core only."""

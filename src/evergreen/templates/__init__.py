@@ -1,0 +1,1 @@
+"""Systems that were there before Evergreen, each with its own doors, as `evergreen init --template NAME` lays them down."""
