@@ -69,8 +69,6 @@ class DatasetConfig(Section):
     """Share of samples never trained on; a sample never changes sides."""
     split: Literal["auto", "time", "hash"] = "auto"
     """By time (the newest of each batch are held out), by a hash of the group or id, or as the recipe says."""
-    gap: int = Field(0, ge=0)
-    """Samples left out of both sides where a time split cuts, so that neighbours do not leak."""
     max_holdout: int = Field(4000, ge=10)
     """Judge by at most this many held-out samples, the newest."""
     max_train: int | None = Field(None, ge=10)

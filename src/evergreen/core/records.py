@@ -76,6 +76,15 @@ class Dataset(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """What a dataset would hold if it were frozen now; costs a few look-ups, whatever its size."""
+
+    usable: int  #: labelled, accepted samples
+    new: int  #: of those, the ones that came after the last dataset was frozen
+    version: int  #: of the last dataset; 0 if there is none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run(Record):
     """One training on one dataset; `attempt` is its fencing token."""
 
@@ -87,6 +96,7 @@ class Run(Record):
     base: str | None = None  #: id of the champion it is to be compared with
     force: bool = False  #: train even below `min_size`
     overrides: Mapping[str, Json] = field(default_factory=dict)  #: recipe options for this run only
+    file: str | None = None  #: a file that was given for this run alone
     origin: str | None = None  #: train on samples of this origin only
     handle: str | None = None  #: what the runner knows it by
     error: str | None = None

@@ -1,0 +1,115 @@
+"""Group commit: many requests, one durable transaction; who waits is told when it is safe on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+from evergreen.core.errors import Overloaded, Unavailable
+from evergreen.core.ports import Ledger, Tally
+from evergreen.core.records import Sample
+
+Done = Callable[[Sequence[bool] | None, Exception | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    loop: str
+    samples: Sequence[Sample]
+    traffic: Mapping[str, Tally] | None
+    done: Done | None
+
+
+class Intake:
+    """One writer thread. What is put while it commits waits for the next transaction, all of it together."""
+
+    def __init__(self, ledger: Ledger, *, max_waiting: int = 50_000) -> None:
+        self._ledger = ledger
+        self._max = max_waiting
+        self._change = Condition()
+        self._waiting: list[_Entry] = []
+        self._count = 0
+        self._stopping = False
+        self._thread: Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many samples are not stored yet."""
+        return self._count
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread = Thread(target=self._run, name="intake", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, then end."""
+        with self._change:
+            self._stopping = True
+            self._change.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def put(
+        self,
+        loop: str,
+        samples: Sequence[Sample],
+        traffic: Mapping[str, Tally] | None = None,
+        done: Done | None = None,
+    ) -> None:
+        """Hand over samples and return at once; `done` is called, on the writer's thread, once they are durable.
+
+        Raises `Overloaded` when too many wait, `Unavailable` after `stop`.
+        """
+        with self._change:
+            if self._stopping:
+                raise Unavailable("the server is stopping")
+            if self._count + len(samples) > self._max:
+                raise Overloaded(f"{self._count} samples wait to be stored; the most is {self._max}")
+            self._waiting.append(_Entry(loop, samples, traffic, done))
+            self._count += len(samples)
+            if len(self._waiting) == 1:
+                self._change.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._stopping:
+                    self._change.wait()
+                batch, self._waiting = self._waiting, []
+                self._count = 0
+                if not batch:
+                    return
+            self._store(batch)
+
+    def _store(self, batch: Sequence[_Entry]) -> None:
+        results: list[Sequence[bool]] = []
+        try:
+            with self._ledger.together():
+                for loop in dict.fromkeys(e.loop for e in batch):
+                    mine = [e for e in batch if e.loop == loop]
+                    new = self._ledger.append(
+                        loop, [s for e in mine for s in e.samples], traffic=_sum(e.traffic for e in mine)
+                    )
+                    results.append(new)
+        except Exception as e:  # noqa: BLE001 - whoever waits is told; the writer must live
+            for entry in batch:
+                if entry.done is not None:
+                    entry.done(None, e)
+            return
+        for loop, new in zip(dict.fromkeys(e.loop for e in batch), results, strict=True):
+            at = 0
+            for entry in batch:
+                if entry.loop == loop:
+                    if entry.done is not None:
+                        entry.done(new[at : at + len(entry.samples)], None)
+                    at += len(entry.samples)
+
+
+def _sum(parts: Iterable[Mapping[str, Tally] | None]) -> dict[str, Tally]:
+    total: dict[str, Tally] = {}
+    for part in parts:
+        for model, tally in (part or {}).items():
+            total[model] = total[model] + tally if model in total else tally
+    return total

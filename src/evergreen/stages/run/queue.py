@@ -1,0 +1,136 @@
+"""From a reason to a candidate: queue, start, poll. Each is safe to repeat and to kill half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evergreen.core.errors import AlreadyWaiting, EvergreenError
+from evergreen.core.loop import Loop
+from evergreen.core.ports import Progress, Ticket
+from evergreen.core.records import Dataset, Json, Model, Run
+from evergreen.core.states import ModelState, RunState
+
+
+def queue(loop: Loop, data: Dataset, run: Run) -> None:
+    """Put a run in line with its dataset and the champion it is to be compared with."""
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    base = champion.id if champion else None
+    because = f"{run.why}: dataset {data.version}, {data.train} rows to learn from, {data.holdout} to judge by"
+    if run.state is RunState.REQUESTED:
+        loop.ledger.move(run, RunState.QUEUED, by="run", because=because, dataset=data.id, base=base)
+        return
+    queued = Run(id=run.id, loop=run.loop, state=RunState.QUEUED, why=run.why, dataset=data.id, base=base)
+    try:
+        loop.ledger.add(queued, by="run", because=because)
+    except AlreadyWaiting:
+        return  # somebody asked in the meantime; that one will do
+
+
+def start(loop: Loop) -> None:
+    """Hand the run in line to the runner, one at a time."""
+    run = loop.ledger.last(Run, loop.name, RunState.QUEUED)
+    if run is None or loop.ledger.last(Run, loop.name, RunState.RUNNING) is not None:
+        return
+    try:
+        handle = loop.runner.start(_ticket(loop, run))
+    except EvergreenError as e:
+        because = f"could not be started: {e}"
+        loop.ledger.move(
+            run, RunState.FAILED, by="run", because=because, error=str(e), failure="configuration", ended=loop.now()
+        )
+        return
+    loop.ledger.move(
+        run,
+        RunState.RUNNING,
+        by="run",
+        because=f"attempt {run.attempt} started",
+        handle=handle,
+        started=loop.now(),
+        progress={},
+    )
+
+
+def poll(loop: Loop) -> None:
+    """See how the running run goes, and take what it left."""
+    run = loop.ledger.last(Run, loop.name, RunState.RUNNING)
+    if run is None or run.handle is None:
+        return
+    news = loop.runner.poll(run.handle)
+    if news.state in ("running", "waiting"):
+        figures = {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)}
+        if figures != run.progress:
+            loop.ledger.update(run, progress=figures)
+    elif news.state == "done":
+        _succeed(loop, run, news)
+    elif news.state == "lost":
+        _lost(loop, run, news)
+    elif news.state == "cancelled":
+        loop.ledger.move(run, RunState.CANCELLED, by="run", because="stopped", ended=loop.now())
+    else:
+        _fail(loop, run, news.error or "it ended without a result", news.failure or "user_code")
+
+
+def _succeed(loop: Loop, run: Run, news: Progress) -> None:
+    """The run has succeeded and its candidate is there: at once, or neither."""
+    last = loop.ledger.last(Model, loop.name)
+    candidate = Model(
+        id=loop.new_id(),
+        loop=loop.name,
+        state=ModelState.CANDIDATE,
+        version=last.version + 1 if last else 1,
+        key=artifact_key(run),
+        run=run.id,
+        dataset=run.dataset,
+        base=run.base,
+        scores=news.metrics,
+        details=news.details,
+        since=loop.now(),
+    )
+    with loop.ledger.together():
+        progress: Mapping[str, Json] = {"phase": "done", "step": 1, "total": 1, "metrics": dict(news.metrics)}
+        loop.ledger.move(
+            run,
+            RunState.SUCCEEDED,
+            by="run",
+            because=f"left candidate v{candidate.version}",
+            ended=loop.now(),
+            progress=progress,
+        )
+        loop.ledger.add(candidate, by="run", because=run.why)
+
+
+def _lost(loop: Loop, run: Run, news: Progress) -> None:
+    if run.attempt > loop.config.retries:
+        _fail(loop, run, f"its worker was lost {run.attempt} times: {news.error}", "lost")
+        return
+    again: dict[str, Any] = {"attempt": run.attempt + 1, "handle": None, "progress": {}}
+    because = f"its worker was lost ({news.error or 'no trace'}); attempt {run.attempt + 1} follows"
+    loop.ledger.move(run, RunState.QUEUED, by="run", because=because, **again)
+
+
+def _fail(loop: Loop, run: Run, error: str, failure: str) -> None:
+    loop.ledger.move(run, RunState.FAILED, by="run", because=error, error=error, failure=failure, ended=loop.now())
+
+
+def _ticket(loop: Loop, run: Run) -> Ticket:
+    data = loop.ledger.get(Dataset, run.dataset or "")
+    base = loop.ledger.get(Model, run.base) if run.base else None
+    limit = loop.config.time_limit
+    return Ticket(
+        run=run.id,
+        loop=loop.name,
+        attempt=run.attempt,
+        recipe={**loop.config.recipe.model_dump(), **run.overrides},
+        dataset=data.key,
+        out=artifact_key(run),
+        base=base.key if base else None,
+        base_recipe=loop.config.recipe.model_dump(),
+        seed=loop.config.seed,
+        limit_s=limit.total_seconds() if limit else None,
+    )
+
+
+def artifact_key(run: Run) -> str:
+    """Where an attempt leaves its model: no two attempts write to the same place."""
+    return f"models/{run.loop}/{run.id}-{run.attempt}"
