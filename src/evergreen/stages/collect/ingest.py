@@ -10,8 +10,8 @@ from pathlib import Path
 from evergreen.core.errors import EvergreenError, InvalidInput, NoConsent, Stale
 from evergreen.core.loop import Loop
 from evergreen.core.ports import CursorMove, Incoming, Source
-from evergreen.core.records import Json, Reject, Run, Sample, Side
 from evergreen.core.recipe import Datum
+from evergreen.core.records import Json, Reject, Run, Sample, Side
 from evergreen.core.states import RunState
 
 #: Rows taken from a source in one transaction, and transactions in one tick: a tick stays short.

@@ -1,0 +1,170 @@
+"""Stage 6. A passed model takes over step by step, or is taken back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from evergreen.core.config import RolloutConfig
+from evergreen.core.errors import Conflict, InvalidInput, NotFound
+from evergreen.core.loop import Loop
+from evergreen.core.ports import Tally
+from evergreen.core.records import Model
+from evergreen.core.states import ON_THE_WAY, ModelState
+
+#: Failed answers it takes before a share of failures means anything.
+FEW = 3
+#: Answers it takes before a mean latency means anything.
+SOME = 20
+#: A person may make these champion without force; the others only by force, with a reason.
+WELCOME = (*ON_THE_WAY, ModelState.RETIRED)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do with a model now."""
+
+    do: Literal["hold", "raise", "take back"]
+    share: float
+    because: str
+
+
+def unfit(rules: RolloutConfig, tally: Tally) -> str:
+    """Say why live traffic speaks against a model, or nothing. Pure.
+
+    >>> unfit(RolloutConfig(max_error_rate=0.02), Tally(answered=100, failed=4))
+    '4 of 100 answers failed, more than 2 %'
+    """
+    if tally.failed >= FEW and tally.failed > rules.max_error_rate * tally.answered:
+        return f"{tally.failed} of {tally.answered} answers failed, more than {100 * rules.max_error_rate:.3g} %"
+    if rules.max_latency_ms is not None and tally.answered >= SOME:
+        mean = tally.latency_ms / tally.answered
+        if mean > rules.max_latency_ms:
+            return f"an answer takes {mean:.1f} ms on average, longer than {rules.max_latency_ms:g} ms"
+    return ""
+
+
+def decide(rules: RolloutConfig, model: Model, tally: Tally, now: datetime, *, alone: bool = False) -> Step:
+    """Return the next step of one model. Pure. `alone`: there is no champion to protect."""
+    if why := unfit(rules, tally):
+        return Step("take back", 0.0, why)
+    if alone:
+        return Step("raise", 1.0, "there is no champion yet")
+    if model.state is ModelState.PASSED:
+        return Step("raise", rules.steps[0], "passed the gate")
+    held = now - (model.since or now)
+    if held < rules.hold:
+        return Step("hold", model.share, f"for another {rules.hold - held}")
+    if model.state is ModelState.CANARY and tally.answered < rules.min_answers:
+        return Step("hold", model.share, f"{tally.answered} of {rules.min_answers} answers given")
+    later = [s for s in rules.steps if s > model.share]
+    return Step("raise", later[0] if later else 1.0, f"held for {_brief(held.total_seconds())}, {_traffic(tally)}")
+
+
+def advance(loop: Loop) -> None:
+    """Move the newest model on its way by at most one step; older ones on the way make room for it."""
+    _watch_champion(loop)
+    on_the_way = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
+    for overtaken in on_the_way[:-1]:
+        _take_back(loop, overtaken, f"overtaken by v{on_the_way[-1].version}")
+    if not on_the_way:
+        return
+    model = on_the_way[-1]
+    alone = loop.ledger.last(Model, loop.name, ModelState.CHAMPION) is None
+    step = decide(loop.config.rollout, model, loop.ledger.tally(model.id), loop.now(), alone=alone)
+    if step.do == "take back":
+        _take_back(loop, model, step.because)
+    elif step.do == "raise":
+        _raise(loop, model, step.share, step.because)
+
+
+def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False) -> Model:
+    """Make a version champion now, on a person's word.
+
+    Raises `Conflict` for the champion itself, or for one that the gate did not pass unless `force`.
+    """
+    model = find(loop, version)
+    if model.state is ModelState.CHAMPION:
+        raise Conflict(f"v{version} is champion already")
+    if model.state not in WELCOME and not force:
+        raise Conflict(
+            f"v{version} is {model.state.replace('_', ' ')}: it did not pass the gate or was taken back",
+            hint="Use force, with a reason, to make it champion all the same.",
+        )
+    if not why.strip():
+        raise InvalidInput("a reason is needed", field="why")
+    said = f"{'forced' if model.state not in WELCOME else 'promoted'} by {by}: {why}"
+    return _raise(loop, model, 1.0, said)
+
+
+def rollback(loop: Loop, *, by: str, why: str) -> Model:
+    """Undo the latest step: take back a challenger, or else put the former champion back.
+
+    Returns the model that answers afterwards. Raises `Conflict` when there is nothing to go back to.
+    """
+    said = f"rolled back by {by}" + (f": {why}" if why.strip() else "")
+    return _back(loop, said)
+
+
+def find(loop: Loop, version: int) -> Model:
+    """Return a version or raise `NotFound`."""
+    for model in loop.ledger.find(Model, loop.name, newest_first=True):
+        if model.version == version:
+            return model
+    raise NotFound(f"{loop.name} has no model v{version}", field="version")
+
+
+def _back(loop: Loop, said: str) -> Model:
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    challengers = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
+    if challengers and champion is not None:
+        for model in challengers:
+            _take_back(loop, model, said)
+        return champion
+    former = _former(loop)
+    if champion is None or former is None:
+        raise Conflict("there is no former champion to go back to")
+    with loop.ledger.together():
+        loop.ledger.move(champion, ModelState.ROLLED_BACK, by="rollout", because=said, share=0.0, since=loop.now())
+        return loop.ledger.move(former, ModelState.CHAMPION, by="rollout", because=said, share=1.0, since=loop.now())
+
+
+def _former(loop: Loop) -> Model | None:
+    """Return the champion that was retired last."""
+    retired = loop.ledger.find(Model, loop.name, ModelState.RETIRED)
+    return max(retired, key=lambda m: m.since or datetime.min.replace(tzinfo=UTC), default=None)
+
+
+def _watch_champion(loop: Loop) -> None:
+    """Take a champion back that fails, if there is one before it."""
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    if champion is None or _former(loop) is None or loop.ledger.find(Model, loop.name, *ON_THE_WAY):
+        return
+    rules = loop.config.rollout.model_copy(update={"max_latency_ms": None})
+    if why := unfit(rules, loop.ledger.tally(champion.id)):
+        _back(loop, why)
+
+
+def _take_back(loop: Loop, model: Model, because: str) -> None:
+    loop.ledger.move(model, ModelState.ROLLED_BACK, by="rollout", because=because, share=0.0, since=loop.now())
+
+
+def _raise(loop: Loop, model: Model, share: float, because: str) -> Model:
+    to = {0.0: ModelState.SHADOW, 1.0: ModelState.CHAMPION}.get(share, ModelState.CANARY)
+    now = loop.now()
+    with loop.ledger.together():  # there is never a moment without a champion
+        old = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+        if to is ModelState.CHAMPION and old is not None:
+            loop.ledger.move(
+                old, ModelState.RETIRED, by="rollout", because=f"succeeded by v{model.version}", share=0.0, since=now
+            )
+        return loop.ledger.move(model, to, by="rollout", because=because, share=share, since=now)
+
+
+def _traffic(tally: Tally) -> str:
+    return f"{tally.answered} answers, {tally.failed} failed" if tally.answered else "no traffic"
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
