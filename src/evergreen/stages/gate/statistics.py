@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from numpy.typing import NDArray
 
 RESAMPLES = 2000
@@ -48,15 +49,14 @@ def bootstrap(values: Sequence[float], confidence: float, seed: int = 0) -> Inte
     return Interval(mean, ends[0], ends[1])
 
 
-def _resampled_means(data: NDArray, rng: object) -> NDArray:  # type: ignore[type-arg]
+def _resampled_means(data: NDArray[Any], rng: Generator) -> NDArray[Any]:
     """Draw the means of `RESAMPLES` resamples: by counts where few values occur, else row by row."""
     import numpy as np
 
-    assert isinstance(rng, np.random.Generator)
     kinds, counts = np.unique(data, return_counts=True)
     if len(kinds) <= 64:
         drawn = rng.multinomial(len(data), counts / len(data), size=RESAMPLES)
-        return drawn @ kinds / len(data)
+        return np.asarray(drawn @ kinds / len(data))
     return np.array([data[rng.integers(0, len(data), len(data))].mean() for _ in range(RESAMPLES)])
 
 
@@ -73,7 +73,7 @@ def mcnemar(better: int, worse: int) -> float:
         return 1.0
     if n > 1000:  # the normal approximation with continuity correction is exact enough here
         return 2 * (1 - NormalDist().cdf(max(abs(better - worse) - 1, 0) / sqrt(n)))
-    return min(1.0, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n)
+    return min(1.0, 2 * float(sum(comb(n, i) for i in range(k + 1)) / 2**n))
 
 
 def minimum_detectable(differences: Sequence[float], confidence: float, power: float = 0.8) -> float:

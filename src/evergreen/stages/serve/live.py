@@ -66,8 +66,8 @@ class Live:
             with self._lock:
                 old, self._lineup = self._lineup, lineup
             kept = {id(s) for s in lineup.slots}
-            self._warm.clear()
-            for slot in old.slots:
+            unused, self._warm = list(self._warm.values()), {}
+            for slot in [*old.slots, *unused]:
                 if id(slot) not in kept:
                     slot.retire()
 

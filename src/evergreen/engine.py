@@ -1,0 +1,51 @@
+"""The order of things: one loop, one turn; and what a person may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from evergreen.core.loop import Loop
+from evergreen.core.records import Json, Model, Run
+from evergreen.stages import collect, dataset, gate, observe, rollout, run, trigger
+
+
+def tick(loop: Loop) -> None:
+    """Let each stage act once, in order. Safe to repeat, safe to kill."""
+    collect.pull(loop)  #                                    sources   -> samples
+    data = dataset.latest(loop)  #                           samples   -> what a run would see now
+    if due := trigger.look(loop, data):  #                   …         -> a reason to train
+        run.queue(loop, dataset.freeze(loop, due), due)  #   a reason  -> a queued run
+    run.start(loop)  #                                       queued    -> running
+    run.poll(loop)  #                                        running   -> a candidate
+    gate.judge(loop)  #                                      candidate -> passed, rejected or undecided
+    rollout.advance(loop)  #                                 passed    -> shadow -> canary -> champion
+    observe.watch(loop)  #                                   champion  -> alarms
+
+
+def ask(
+    loop: Loop,
+    *,
+    by: str,
+    why: str,
+    force: bool = False,
+    overrides: Mapping[str, Json] | None = None,
+    file: Path | None = None,
+) -> Run:
+    """Ask for a training; the next tick takes it from there. Raises `AlreadyWaiting`, `InvalidInput`, `Refused`."""
+    return run.ask(loop, by=by, why=why, force=force, overrides=overrides, file=file)
+
+
+def cancel(loop: Loop, *, by: str, why: str) -> Run:
+    """Stop the training that waits or runs. Raises `NotFound`."""
+    return run.cancel(loop, by=by, why=why)
+
+
+def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False) -> Model:
+    """Make a version champion, now. Raises `NotFound`, `Conflict`, `InvalidInput`."""
+    return rollout.promote(loop, version, by=by, why=why, force=force)
+
+
+def rollback(loop: Loop, *, by: str, why: str = "") -> Model:
+    """Take a challenger back, or else put the former champion back, now. Raises `Conflict`."""
+    return rollout.rollback(loop, by=by, why=why)

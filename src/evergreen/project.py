@@ -1,0 +1,102 @@
+"""Open evergreen.toml: settings in, wired loops out. The only place where plugins are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from evergreen.core import config, plugins
+from evergreen.core.config import Use
+from evergreen.core.errors import ConfigError, NotFound
+from evergreen.core.loop import Loop
+from evergreen.core.ports import Ledger, Source, Store
+
+#: How the files that a person hands over are read, by their ending.
+FILES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A configuration file and what it opens."""
+
+    config: config.Config
+    loops: Mapping[str, Loop]
+    ledger: Ledger
+    store: Store
+    doors: Sequence[Any]
+    home: Path  #: the folder of evergreen.toml
+    state: Path  #: where Evergreen keeps its own files
+
+    def loop(self, name: str) -> Loop:
+        """Return a loop or raise `NotFound`."""
+        try:
+            return self.loops[name]
+        except KeyError:
+            raise NotFound(
+                f'no loop "{name}"', field="loop", hint=f"There are: {', '.join(self.loops) or 'none'}"
+            ) from None
+
+    def __getitem__(self, name: str) -> Loop:
+        """Return a loop or raise `NotFound`."""
+        return self.loop(name)
+
+
+def open(path: str | Path = "evergreen.toml") -> Project:
+    """Read the file, build the backends once, and every loop on top of them. Raises `ConfigError`."""
+    path = Path(path).resolve()
+    home = path.parent
+    raw = config.read(path)
+    doors = [plugins.make("doors", use, home=home) for use in _doors(raw, path.name)]
+    for door in doors:
+        raw = door.settings(raw)
+    conf = config.parse(raw, path.name)
+    state = home / conf.state
+    state.mkdir(parents=True, exist_ok=True)
+    ledger = plugins.make("ledgers", conf.ledger, home=home, state=state, now=_now)
+    store = plugins.make("stores", conf.store, home=home, state=state)
+    store_use = conf.store.model_dump()
+    loops = {
+        name: Loop(
+            name=name,
+            config=c,
+            recipe=plugins.make("recipes", c.recipe),
+            ledger=ledger,
+            store=store,
+            runner=plugins.make("runners", c.runner, store=store, store_use=store_use, home=home, state=state),
+            sources=[plugins.make("sources", use, home=home) for use in c.collect.sources],
+            home=home,
+            state=state,
+            now=_now,
+            new_id=_new_id,
+            open_file=partial(_open_file, home),
+        )
+        for name, c in conf.loops.items()
+    }
+    return Project(conf, loops, ledger, store, doors, home, state)
+
+
+def _doors(raw: Mapping[str, Any], place: str) -> Sequence[Use]:
+    """Read the one table that must be known before the rest can be checked."""
+    return config.parse({"doors": raw.get("doors", ())}, place).doors
+
+
+def _open_file(home: Path, path: Path) -> Source:
+    kind = FILES.get(path.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"{path.name} is none of: {', '.join(FILES)}", field="file")
+    name = path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
+    source: Source = plugins.make("sources", Use.model_validate({"use": kind, "path": name}), home=home)
+    return source
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id() -> str:
+    return uuid4().hex

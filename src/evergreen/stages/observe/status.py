@@ -1,0 +1,93 @@
+"""Where a loop stands, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from evergreen.core.loop import Loop
+from evergreen.core.records import Dataset, Event, Model, Run
+from evergreen.core.states import ON_THE_WAY, OPEN_RUNS, ModelState
+
+
+def status(loop: Loop) -> dict[str, Any]:
+    """Return champion, samples, run in progress, rollout and the last event."""
+    ledger, name = loop.ledger, loop.name
+    counts = ledger.counts(name)
+    datasets = ledger.find(Dataset, name, newest_first=True)
+    whole = next((d for d in datasets if d.origin is None), None)
+    champion = ledger.last(Model, name, ModelState.CHAMPION)
+    challenger = ledger.last(Model, name, *ON_THE_WAY)
+    last = ledger.last(Event, name)
+    rules = loop.config.trigger
+    return {
+        "loop": name,
+        "recipe": loop.config.recipe.use,
+        "champion": _model(loop, champion),
+        "rollout": _model(loop, challenger),
+        "samples": {
+            "collected": counts.usable,
+            "new": counts.usable - (whole.collected if whole else 0),
+            "unlabelled": counts.unlabelled,
+            "pending": counts.pending,
+            "rejected": counts.rejected,
+            "quarantined": counts.quarantined,
+        },
+        "dataset": None if not datasets else _pick(datasets[0], "version", "train", "holdout", "digest", "at"),
+        "run": _run(ledger.last(Run, name, *OPEN_RUNS)),
+        "last_run": _run(ledger.last(Run, name)),
+        "trigger": {
+            "auto": rules.auto,
+            "every_s": rules.every.total_seconds() if rules.every else None,
+            "min_new": rules.min_new,
+            "min_size": rules.min_size,
+            "last_look": ledger.recall("looked", name),
+        },
+        "last_event": _event(last) if last else None,
+    }
+
+
+def history(loop: Loop, *, limit: int = 50, before: int | None = None) -> list[dict[str, Any]]:
+    """Return what happened and why, newest first; `before` is the `seq` to go on from."""
+    wanted = limit if before is None else None
+    events = loop.ledger.find(Event, loop.name, newest_first=True, limit=wanted)
+    return [_event(e) for e in events if before is None or e.seq < before][:limit]
+
+
+def _model(loop: Loop, model: Model | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    tally = loop.ledger.tally(model.id)
+    return {
+        **_pick(model, "version", "state", "share", "since", "scores"),
+        "verdict": {k: model.verdict.get(k) for k in ("outcome", "because")},
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "mean_latency_ms": round(tally.latency_ms / tally.answered, 3) if tally.answered else None,
+    }
+
+
+def _run(run: Run | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    progress: Mapping[str, Any] = run.progress
+    return {
+        **_pick(run, "id", "state", "attempt", "why", "by", "started", "ended", "error", "failure"),
+        "phase": progress.get("phase", ""),
+        "step": progress.get("step", 0),
+        "total": progress.get("total", 0),
+        "metrics": progress.get("metrics", {}),
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return _pick(event, "seq", "at", "what", "subject", "by", "because", "frm", "to", "details")
+
+
+def _pick(record: object, *names: str) -> dict[str, Any]:
+    return {n: _plain(getattr(record, n)) for n in names}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

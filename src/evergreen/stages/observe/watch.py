@@ -1,0 +1,50 @@
+"""Look after the champion: raise an alarm once when its answers begin to fail, say once when they are fine again."""
+
+from __future__ import annotations
+
+import json
+
+from evergreen.core.loop import Loop
+from evergreen.core.ports import Tally
+from evergreen.core.records import Model
+from evergreen.core.states import ModelState
+
+#: Answers between two looks before a share of failures means anything.
+WINDOW = 20
+
+
+def failing(before: Tally, now: Tally, limit: float) -> bool | None:
+    """Say whether answers fail since the last look; None while there are too few to tell. Pure.
+
+    >>> failing(Tally(100, 0), Tally(200, 50), 0.02)
+    True
+    """
+    answered = now.answered - before.answered
+    if answered < WINDOW:
+        return None
+    return now.failed - before.failed > limit * answered
+
+
+def watch(loop: Loop) -> None:
+    """Compare the champion's traffic with what it was at the last look."""
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    if champion is None:
+        return
+    remembered = json.loads(loop.ledger.recall("watch", loop.name) or "{}")
+    if remembered.get("model") != champion.id:
+        remembered = {"model": champion.id, "answered": 0, "failed": 0, "alarm": False}
+    now = loop.ledger.tally(champion.id)
+    before = Tally(remembered["answered"], remembered["failed"])
+    alarm = failing(before, now, loop.config.rollout.max_error_rate)
+    if alarm is None:
+        return
+    if alarm != remembered["alarm"]:
+        answered, failed = now.answered - before.answered, now.failed - before.failed
+        loop.ledger.note(
+            loop.name,
+            "alarm" if alarm else "all clear",
+            by="observe",
+            because=f"{failed} of the last {answered} answers of v{champion.version} failed",
+        )
+    looked = {"model": champion.id, "answered": now.answered, "failed": now.failed, "alarm": alarm}
+    loop.ledger.remember("watch", loop.name, json.dumps(looked))
