@@ -1,0 +1,1 @@
+"""Files that somebody else appends to, read as they grow."""
