@@ -1,0 +1,1 @@
+"""Contract suites: what every backend must pass, ours and yours."""

@@ -1,0 +1,196 @@
+"""What every store promises, as a test class to inherit from."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from evergreen.core.errors import Conflict, InvalidInput, NotFound
+from evergreen.core.ports import Store
+
+_FILES: Mapping[str, bytes] = {
+    "model.bin": bytes(range(256)) * 8000,
+    "empty": b"",
+    "deep/er/ünïcode 模型.txt": "grün".encode(),
+    "manifest.json": b"{}",
+}
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files below a folder and return it."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Read every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class StoreContract:
+    """Inherit, and give a fixture `store` that is empty."""
+
+    def test_a_folder_comes_back_as_it_went(self, store: Store, tmp_path: Path) -> None:
+        digests = store.put("models/parima/1", write(tmp_path / "in", _FILES))
+        assert digests == {name: hashlib.sha256(data).hexdigest() for name, data in _FILES.items()}
+        store.get("models/parima/1", tmp_path / "out")
+        assert files(tmp_path / "out") == _FILES
+
+    def test_an_empty_folder_is_a_folder(self, store: Store, tmp_path: Path) -> None:
+        assert store.put("empty", write(tmp_path / "in", {})) == {}
+        store.get("empty", tmp_path / "out")
+        assert files(tmp_path / "out") == {}
+
+    def test_what_was_put_does_not_change_with_its_source(self, store: Store, tmp_path: Path) -> None:
+        store.put("k", write(tmp_path / "in", {"a": b"1"}))
+        with (tmp_path / "in" / "a").open("ab") as file:
+            file.write(b"2")
+        store.get("k", tmp_path / "out")
+        assert files(tmp_path / "out") == {"a": b"1"}
+
+    def test_the_same_twice_is_one_folder(self, store: Store, tmp_path: Path) -> None:
+        first = store.put("k", write(tmp_path / "in", _FILES))
+        assert store.put("k", write(tmp_path / "again", _FILES)) == first
+        assert list(store.list()) == ["k"]
+
+    @pytest.mark.parametrize("other", [{"a": b"2"}, {"b": b"1"}, {"a": b"1", "b": b""}, {}])
+    def test_other_content_is_a_conflict(self, store: Store, tmp_path: Path, other: Mapping[str, bytes]) -> None:
+        store.put("k", write(tmp_path / "in", {"a": b"1"}))
+        with pytest.raises(Conflict, match="k"):
+            store.put("k", write(tmp_path / "other", other))
+        store.get("k", tmp_path / "out")
+        assert files(tmp_path / "out") == {"a": b"1"}
+
+    def test_getting_into_a_folder_that_is_there(self, store: Store, tmp_path: Path) -> None:
+        store.put("k", write(tmp_path / "in", {"a": b"1"}))
+        out = write(tmp_path / "out", {})
+        store.get("k", out)
+        store.get("k", out)
+        assert files(out) == {"a": b"1"}
+        with pytest.raises(Conflict):
+            store.get("k", write(tmp_path / "other", {"a": b"mine"}))
+        assert files(tmp_path / "other") == {"a": b"mine"}
+
+    def test_what_is_not_there(self, store: Store, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match="no/such"):
+            store.get("no/such", tmp_path / "out")
+        with pytest.raises(NotFound, match="no/such"):
+            store.read("no/such")
+        with pytest.raises(NotFound):
+            store.put("k", tmp_path / "not-there")
+        store.delete("no/such")
+        assert list(store.list()) == []
+        assert not (tmp_path / "out").exists()
+
+    def test_a_small_object_is_put_once(self, store: Store) -> None:
+        assert store.put_new("beats/r1", b"one")
+        assert not store.put_new("beats/r1", b"two")
+        assert store.read("beats/r1") == b"one"
+        assert store.put_new("nothing", b"")
+        assert store.read("nothing") == b""
+
+    def test_a_key_is_a_folder_or_an_object(self, store: Store, tmp_path: Path) -> None:
+        store.put("folder", write(tmp_path / "in", {"a": b"1"}))
+        assert not store.put_new("folder", b"1")
+        with pytest.raises(NotFound):
+            store.read("folder")
+        store.put_new("object", b"1")
+        with pytest.raises(Conflict):
+            store.put("object", tmp_path / "in")
+        with pytest.raises(NotFound):
+            store.get("object", tmp_path / "out")
+
+    def test_a_key_may_lie_below_another(self, store: Store, tmp_path: Path) -> None:
+        store.put("a/b", write(tmp_path / "in", {"c": b"1"}))
+        store.put("a/b/c", write(tmp_path / "other", {"d": b"2"}))
+        store.put_new("a", b"3")
+        assert list(store.list()) == ["a", "a/b", "a/b/c"]
+        store.delete("a/b")
+        store.get("a/b/c", tmp_path / "out")
+        assert files(tmp_path / "out") == {"d": b"2"}
+
+    def test_list_by_prefix(self, store: Store) -> None:
+        for key in ("b", "a/2", "a/10", "ab", "a/2/x", "A"):
+            store.put_new(key, b"")
+        assert list(store.list()) == sorted(["b", "a/2", "a/10", "ab", "a/2/x", "A"])
+        assert list(store.list("a")) == ["a/10", "a/2", "a/2/x"]
+        assert list(store.list("a/")) == ["a/10", "a/2", "a/2/x"]
+        assert list(store.list("a/2")) == ["a/2", "a/2/x"]
+        assert list(store.list("c")) == []
+
+    def test_delete_forgets(self, store: Store, tmp_path: Path) -> None:
+        store.put("k/1", write(tmp_path / "in", {"a": b"1"}))
+        store.put_new("k/2", b"1")
+        store.delete("k/1")
+        store.delete("k/2")
+        store.delete("k/2")
+        assert list(store.list()) == []
+        assert store.put_new("k/2", b"2")
+        store.put("k/1", write(tmp_path / "other", {"a": b"2"}))
+        store.get("k/1", tmp_path / "out")
+        assert files(tmp_path / "out") == {"a": b"2"}
+
+    @pytest.mark.parametrize(
+        "key",
+        ["", "/", "/etc/x", "a/../b", "..", "a//b", "a/", ".a", "a b", "a\n", "ü", "a@", "a\\b", "x" * 300, "-/x"],
+    )
+    def test_what_is_no_key(self, store: Store, tmp_path: Path, key: str) -> None:
+        folder = write(tmp_path / "in", {"a": b"1"})
+        for use in (
+            lambda: store.put(key, folder),
+            lambda: store.get(key, tmp_path / "out"),
+            lambda: store.put_new(key, b""),
+            lambda: store.read(key),
+            lambda: store.delete(key),
+        ):
+            with pytest.raises(InvalidInput, match="is not a key"):
+                use()
+        assert list(store.list()) == []
+
+    def test_of_eight_that_put_new_one_wins(self, store: Store) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            for turn in range(5):
+                start = threading.Barrier(8)
+
+                def put(me: int, turn: int = turn, start: threading.Barrier = start) -> bool:
+                    start.wait()
+                    return store.put_new(f"race/{turn}", b"%d" % me)
+
+                won = list(pool.map(put, range(8)))
+                assert won.count(True) == 1
+                assert store.read(f"race/{turn}") == b"%d" % won.index(True)
+
+    def test_of_four_that_put_the_same_all_succeed(self, store: Store, tmp_path: Path) -> None:
+        folder = write(tmp_path / "in", _FILES)
+        with ThreadPoolExecutor(4) as pool:
+            digests = list(pool.map(lambda _: store.put("k", folder), range(4)))
+        assert all(digest == digests[0] for digest in digests)
+        assert list(store.list()) == ["k"]
+
+    def test_a_reader_never_sees_half_a_folder(self, store: Store, tmp_path: Path) -> None:
+        source = write(tmp_path / "in", {f"{n}.bin": bytes([n]) * 40_000 for n in range(8)})
+        done = threading.Event()
+
+        def put() -> None:
+            for n in range(8):
+                store.put(f"half/{n}", source)
+            done.set()
+
+        writer = threading.Thread(target=put)
+        writer.start()
+        seen: set[str] = set()
+        while not done.is_set():
+            for key in set(store.list("half")) - seen:
+                store.get(key, tmp_path / "out" / key)
+                assert files(tmp_path / "out" / key) == files(source)
+                seen.add(key)
+        writer.join()
+        assert set(store.list("half")) >= seen
