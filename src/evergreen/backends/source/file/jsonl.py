@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from evergreen.core.ports import Pulled
 from evergreen.core.recipe import PluginOptions
 
 BOM = b"\xef\xbb\xbf"
+#: The escaped NUL character, which PostgreSQL stores in no text.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class JsonlSource:
@@ -71,6 +74,8 @@ def _read(text: bytes) -> tuple[dict[str, Any] | None, str]:
         return None, "not JSON that can be read: it is nested too deeply"
     except (msgspec.MsgspecError, ValueError) as e:
         return None, f"not JSON: {e}"
+    if b"u0000" in text and _NUL.search(text):
+        return None, "there is a NUL character in it"
     if isinstance(row, dict):
         return row, ""
     return None, f"expected a JSON object, found {type(row).__name__}"

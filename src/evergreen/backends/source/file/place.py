@@ -67,7 +67,8 @@ def locate(path: Path, place: Place | None) -> Found | None:
 
     None if there is no file. The file moved on from is finished first: it is looked for by inode in the folder
     (renamed), then by content among names like `log.csv.1` and `log.csv-20240131` (copied, then truncated).
-    A file that was replaced by a longer copy of itself (rsync, an editor) is the same file.
+    A file that was replaced by a longer copy of itself (rsync, an editor) is the same file. What cannot be seen:
+    a copy-and-truncate of which nothing but the header line had been read, once the file has that line again.
     """
     here = _open(path)
     if place is None:

@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from evergreen.backends.source.file.place import Found, Place, advance, locate, name_generation, read_cursor, succeed
+from evergreen.core.errors import Unavailable
 from evergreen.core.ports import Incoming, Pulled
 from evergreen.core.records import Json, Reject
 
@@ -66,20 +67,24 @@ class Tail:
         Raises `InvalidInput` if the path is a folder or a device, `ConfigError` if it may not be read, `Corrupt`
         if the cursor is none. A file that is not there (yet) has no rows.
         """
-        found = locate(self.path, read_cursor(cursor, self.origin))
-        if found is None:
-            return Pulled((), (), cursor)
-        with found.file:
-            reading = _Reading(self, found)
-            reading.fill(limit)
-            more = reading.has_more()
-            place = reading.place()
-        heir = found.heir and not more and succeed(found.heir, place)
-        if heir:
-            place, more = heir, True
-        elif place.at == found.place.at:
-            return Pulled((), (), cursor, more)
-        return Pulled(reading.rows, reading.rejects, msgspec.json.encode(place).decode(), more)
+        place = read_cursor(cursor, self.origin)
+        try:
+            found = locate(self.path, place)
+            if found is None:
+                return Pulled((), (), cursor)
+            with found.file:
+                return self._pull(found, limit)
+        except OSError as e:
+            raise Unavailable(f"{self.path} cannot be read just now: {e.strerror}", field="path") from e
+
+    def _pull(self, found: Found, limit: int) -> Pulled:
+        reading = _Reading(self, found)
+        reading.fill(limit)
+        more, place = reading.has_more(), reading.place()
+        heir = succeed(found.heir, place) if found.heir and not more else None
+        return Pulled(
+            reading.rows, reading.rejects, msgspec.json.encode(heir or place).decode(), more or heir is not None
+        )
 
 
 class _Reading:
@@ -94,6 +99,7 @@ class _Reading:
         self.whole, self.over = tail.whole, tail.whole or found.heir is not None
         self.rows: list[Incoming] = []
         self.rejects: list[Reject] = []
+        self.dry = False  #: there was no whole record left
 
     def fill(self, limit: int) -> None:
         """Read until there are `limit` rows and rejects, or no whole record is left."""
@@ -110,11 +116,14 @@ class _Reading:
             self.at = min(self.at, before + len(data))
             if self.at == before:
                 if ended:
+                    self.dry = True
                     return
                 size *= 2
 
     def has_more(self) -> bool:
         """Say whether there is something left that can be read now."""
+        if self.dry:
+            return False
         self.file.seek(self.at)
         data = self.file.read(MAX_LINE + 1)
         return b"\n" in data or len(data) > MAX_LINE or bool(data and self.over)
