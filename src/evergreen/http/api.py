@@ -1,0 +1,275 @@
+"""The colder half of the API: feedback, trainings, models, history, and what machines ask of a server."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+import evergreen
+from evergreen import engine
+from evergreen.core.errors import InvalidInput, NotFound
+from evergreen.core.loop import Loop
+from evergreen.core.records import Model, Run
+from evergreen.core.states import IN_SERVICE, OPEN_RUNS, SampleState
+from evergreen.http import shapes
+from evergreen.http.auth import Role
+from evergreen.http.desk import Given
+from evergreen.http.metrics import render
+from evergreen.http.serving import Serving
+from evergreen.stages import collect, observe
+
+#: How far back a prediction is looked for when feedback comes.
+_FAR = 100_000
+#: Versions that are listed.
+_LISTED = 500
+
+_encoder = msgspec.json.Encoder()
+
+
+def reply(said: Any, status: int = 200) -> Response:
+    """Answer with JSON."""
+    return Response(_encoder.encode(said), status, media_type="application/json")
+
+
+async def body_of(request: Request, shape: type[msgspec.Struct]) -> Any:
+    """Read a body; none at all is an empty object. Raises msgspec's errors, which `errors` explains."""
+    return msgspec.json.decode(await request.body() or b"{}", type=shape)
+
+
+# What is learnt afterwards
+
+
+async def feedback(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Join a label with the prediction it is about. The same prediction is judged once."""
+    told: shapes.Feedback = await body_of(request, shapes.Feedback)
+    desk = serving.desks[loop.name]
+    given = desk.recall(told.id) or await serving.run(_look_up, loop, told.id)
+    if given is None and told.input is msgspec.UNSET:
+        raise NotFound(
+            f"no prediction or sample {told.id!r} of {loop.name} was stored", field="id", hint='Send its "input" along.'
+        )
+    row = {
+        "input": told.input if given is None else given.value,
+        "label": told.label,
+        "weight": told.weight,
+        "subject": told.subject or (given.subject if given else None),
+        "consent": told.consent or given is not None,  # without consent it would not have been stored
+    }
+    sample = collect.admit(loop, row, origin="feedback", id=f"{told.id[:190]}.feedback")
+    if given is not None:
+        sample = replace(sample, kind="feedback", output=given.output, model=given.model or None)
+    else:
+        sample = replace(sample, kind="feedback")
+    (fresh,) = await serving.store(loop.name, [sample])
+    if fresh and given is not None and given.model:
+        desk.judged(given.model, right=given.output == told.label)
+    return reply(shapes.Stored(int(fresh), int(not fresh)))
+
+
+def _look_up(loop: Loop, id: str) -> Given | None:
+    """Find a sample without a label by its id, the newest first."""
+    for state in (SampleState.ACCEPTED, SampleState.PENDING):
+        for s in loop.ledger.samples(loop.name, state=state, labelled=False, newest_first=True, limit=_FAR):
+            if s.id == id:
+                return Given(id, s.input, s.output, s.model or "", s.subject)
+    return None
+
+
+# Training
+
+
+async def train(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Ask for a training; it begins within moments."""
+    wish: shapes.Training = await body_of(request, shapes.Training)
+    run = await serving.act(
+        engine.ask,
+        loop,
+        by=serving.require(request, Role.OPERATOR),
+        why=wish.why or "asked over HTTP",
+        force=wish.force,
+        overrides=wish.overrides or None,
+        file=None if wish.file is None else Path(wish.file),
+    )
+    return reply(shapes.Asked(run.id, run.state.value, run.why), 202)
+
+
+async def cancel(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Stop the training that waits or runs."""
+    told: shapes.Because = await body_of(request, shapes.Because)
+    by = serving.require(request, Role.OPERATOR)
+    run = await serving.act(engine.cancel, loop, by=by, why=told.why or "asked over HTTP")
+    return reply(shapes.Asked(run.id, run.state.value, run.why))
+
+
+async def status(serving: Serving, _: Request, loop: Loop) -> Response:
+    """Say where a loop stands."""
+    return reply(await serving.run(observe.status, loop))
+
+
+async def history(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Say what happened, and why."""
+    limit, before = _number(request, "limit", 50, 1, 500), _number(request, "before", None, 0, 2**53)
+    events = await serving.run(observe.history, loop, limit=limit, before=before)
+    more = events[-1]["seq"] if events and len(events) == limit else None
+    return reply(shapes.History(events, more))
+
+
+# Models
+
+
+async def models(serving: Serving, _: Request, loop: Loop) -> Response:
+    """List versions, newest first."""
+    found = await serving.run(loop.ledger.find, Model, loop.name, newest_first=True, limit=_LISTED)
+    return reply(shapes.Models([_model(m) for m in found]))
+
+
+async def download(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Hand out an artifact as a zip file, verified on the way."""
+    version = request.path_params["v"]
+    path = await serving.run(_zip, serving, loop, version)
+    return FileResponse(
+        path,
+        media_type="application/zip",
+        filename=f"{loop.name}-v{version}.zip",
+        background=BackgroundTask(shutil.rmtree, path.parent),
+    )
+
+
+async def rollout(serving: Serving, _: Request, loop: Loop) -> Response:
+    """Say who answers now, and what their traffic says."""
+    return reply(await serving.run(_rollout, serving, loop))
+
+
+async def promote(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Make a version champion. Once this is answered, no other version answers."""
+    told: shapes.Promotion = await body_of(request, shapes.Promotion)
+    by = serving.require(request, Role.OPERATOR)
+    model = await serving.act(
+        engine.promote, loop, told.version, by=by, why=told.why or "asked over HTTP", force=told.force
+    )
+    return reply(_model(model))
+
+
+async def rollback(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Take a challenger back, or else put the former champion back."""
+    told: shapes.Because = await body_of(request, shapes.Because)
+    by = serving.require(request, Role.OPERATOR)
+    return reply(_model(await serving.act(engine.rollback, loop, by=by, why=told.why or "asked over HTTP")))
+
+
+# The server
+
+
+async def health(serving: Serving, _: Request) -> Response:
+    """Say how the server is."""
+    said = await serving.run(_health, serving)
+    return reply(said)
+
+
+async def metrics(serving: Serving, _: Request) -> Response:
+    """Give the figures for Prometheus."""
+    return Response(await serving.run(render, serving), media_type="text/plain; version=0.0.4")
+
+
+async def openapi(serving: Serving, _: Request) -> Response:
+    """Describe this API."""
+    from evergreen.http.openapi import document
+
+    return reply(await serving.run(document, serving))
+
+
+async def docs(serving: Serving, _: Request) -> Response:
+    """Describe this API for people."""
+    from evergreen.http.docs import POLICY, page
+    from evergreen.http.openapi import document
+
+    return HTMLResponse(await serving.run(lambda: page(document(serving))), headers={"Content-Security-Policy": POLICY})
+
+
+def _health(serving: Serving) -> shapes.Health:
+    loops = {name: _loop_health(serving, loop) for name, loop in serving.project.loops.items()}
+    well = not any(one.trouble for one in loops.values())
+    return shapes.Health("ok" if well else "degraded", evergreen.__version__, loops)
+
+
+def _loop_health(serving: Serving, loop: Loop) -> shapes.LoopHealth:
+    live = serving.lives[loop.name]
+    champion = live.lineup.champion
+    trouble = serving.troubles.get(loop.name) or "; ".join(live.broken.values()) or None
+    return shapes.LoopHealth(
+        model_loaded=champion is not None,
+        version=None if champion is None else champion.model.version,
+        training_in_progress=loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None,
+        trouble=trouble,
+    )
+
+
+def _rollout(serving: Serving, loop: Loop) -> shapes.Rollout:
+    loaded = {slot.model.id for slot in serving.lives[loop.name].lineup.slots}
+    return shapes.Rollout(
+        list(loop.config.rollout.steps),
+        [
+            shapes.InService(_model(m), m.id in loaded, _traffic(loop, m))
+            for m in loop.ledger.find(Model, loop.name, *IN_SERVICE, newest_first=True)
+        ],
+    )
+
+
+def _traffic(loop: Loop, model: Model) -> shapes.Traffic:
+    t = loop.ledger.tally(model.id)
+    mean = round(t.latency_ms / t.answered, 3) if t.answered else None
+    return shapes.Traffic(t.answered, t.failed, t.judged, t.right, mean)
+
+
+def _model(m: Model) -> shapes.ModelOut:
+    return shapes.ModelOut(
+        version=m.version,
+        id=m.id,
+        state=m.state.value,
+        share=m.share,
+        since=m.since.isoformat() if m.since else None,
+        at=m.at.isoformat() if m.at else None,
+        scores=dict(m.scores),
+        rival_scores=dict(m.rival_scores),
+        verdict=dict(m.verdict),
+        details=dict(m.details),
+        dataset=m.dataset,
+        run=m.run,
+    )
+
+
+def _zip(serving: Serving, loop: Loop, version: int) -> Path:
+    """Lay an artifact down as a zip file in a folder of its own."""
+    model = next((m for m in loop.ledger.find(Model, loop.name) if m.version == version), None)
+    if model is None:
+        raise NotFound(f"{loop.name} has no version {version}", field="v")
+    folder = Path(tempfile.mkdtemp(prefix="download-", dir=serving.project.state))
+    try:
+        artifact = folder / "artifact"
+        loop.store.get(model.key, artifact)
+        with zipfile.ZipFile(folder / "model.zip", "w", zipfile.ZIP_STORED) as out:
+            for file in sorted(p for p in artifact.rglob("*") if p.is_file()):
+                out.write(file, file.relative_to(artifact))
+        shutil.rmtree(artifact)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder / "model.zip"
+
+
+def _number(request: Request, name: str, default: int | None, low: int, high: int) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and low <= int(text[:20]) <= high):
+        raise InvalidInput(f"{name} is not a whole number from {low} to {high}", field=name)
+    return int(text)

@@ -1,0 +1,215 @@
+"""Where one loop answers predictions, and where what was answered is written down without anybody waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from evergreen.core.errors import EvergreenError, Unavailable
+from evergreen.core.loop import Loop
+from evergreen.core.ports import Tally
+from evergreen.core.records import Json, Model, Sample
+from evergreen.http.metrics import Meter
+from evergreen.stages.collect import Intake
+from evergreen.stages.serve import Answer, Live
+from evergreen.stages.serve.live import ModelsFailed
+
+#: Predictions are handed to the writer in batches: after this many seconds, or this many of them.
+_PAUSE, _BATCH = 0.01, 500
+#: Predictions kept at hand for feedback, and questions to shadows that may wait.
+_RECENT, _SHADOWS = 5_000, 64
+
+
+class Given(NamedTuple):
+    """A prediction that was given."""
+
+    id: str
+    value: Json
+    output: Json
+    model: str  #: id of the model that answered
+    subject: str | None = None
+
+
+class Desk:
+    """Answers, counts and remembers for one loop. Everything but `answer` runs on the event loop's thread."""
+
+    def __init__(self, loop: Loop, live: Live, intake: Intake, pool: Executor) -> None:
+        self.loop = loop
+        self.live = live
+        self.meter = Meter()
+        #: Answers take so little time that a thread would cost more.
+        self.quick = loop.recipe.quick
+        self._intake = intake
+        self._pool = pool
+        self._log = loop.config.serve.log == "all"
+        self._consent = loop.config.collect.consent
+        self._given: list[Given] = []
+        self._traffic: dict[str, list[float]] = {}  # model id -> [answered, failed, ms]
+        self._scheduled = False
+        self._recent: dict[str, Given] = {}
+        self._order: deque[str] = deque()
+        self._asking = 0
+
+    async def predict(
+        self,
+        values: Sequence[Json],
+        ids: Sequence[str],
+        *,
+        unit: str | None = None,
+        subject: str | None = None,
+        consent: bool = False,
+    ) -> list[Answer]:
+        """Answer every input and write it down; `unit` (or each id) decides which variant answers.
+
+        Raises `NoModel`, `InvalidInput`. Answers are stored only where consent is not asked for, or was given.
+        """
+        if self.quick and len(values) == 1:
+            timed = self._timed(values, ids, unit)
+        else:
+            timed = await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, values, ids, unit)
+        answers = []
+        error: Exception | None = None
+        for value, id, (result, ms) in zip(values, ids, timed, strict=False):
+            if isinstance(result, Answer):
+                self._note(Given(id, value, result.output, result.model.id, subject), result, ms, consent)
+                answers.append(result)
+            else:
+                self._failed(result)
+                error = result
+        if error is not None:
+            raise error
+        return answers
+
+    def recall(self, id: str) -> Given | None:
+        """Return a prediction given lately."""
+        return self._recent.get(id)
+
+    def judged(self, model: str, *, right: bool) -> None:
+        """Count a label that came for an answer of `model`."""
+        self._intake.put(self.loop.name, (), {model: Tally(judged=1, right=int(right))})
+
+    def flush(self) -> None:
+        """Hand what was given to the writer."""
+        self._scheduled = False
+        given, self._given = self._given, []
+        counted, self._traffic = self._traffic, {}
+        if not given and not counted:
+            return
+        traffic = {id: Tally(int(n), int(bad), latency_ms=ms) for id, (n, bad, ms) in counted.items()}
+        name = self.loop.name
+        check = self.loop.recipe.check
+        samples = [
+            Sample(
+                id=g.id,
+                loop=name,
+                input=check(g.value),
+                output=g.output,
+                origin="predict",
+                subject=g.subject,
+                model=g.model,
+            )
+            for g in given
+        ]
+        try:
+            self._intake.put(name, samples, traffic)
+        except Unavailable:  # answering goes on; the figure tells how much of it was not written down
+            self.meter.dropped += len(samples)
+
+    def _timed(
+        self, values: Sequence[Json], ids: Sequence[str], unit: str | None
+    ) -> list[tuple[Answer | EvergreenError, float]]:
+        """Answer in order until one fails, with the time each took in milliseconds."""
+        timed: list[tuple[Answer | EvergreenError, float]] = []
+        answer = self.live.answer
+        clock = time.perf_counter
+        for value, id in zip(values, ids, strict=True):
+            start = clock()
+            try:
+                timed.append((answer(value, unit or id), (clock() - start) * 1000))
+            except EvergreenError as e:
+                timed.append((e, 0.0))
+                break
+        return timed
+
+    def _note(self, given: Given, answer: Answer, ms: float, consent: bool) -> None:
+        model = answer.model
+        tally = self._traffic.get(model.id)
+        if tally is None:
+            tally = self._traffic[model.id] = [0, 0, 0.0]
+        tally[0] += 1
+        tally[2] += ms
+        self.meter.answers[model.version, model.state.value] += 1
+        if answer.failed:
+            self._blame(answer.failed)
+        if self._log and (consent or not self._consent):
+            self._given.append(given)
+            self._recent[given.id] = given
+            self._order.append(given.id)
+            if len(self._order) > _RECENT:
+                self._recent.pop(self._order.popleft(), None)
+        if answer.shadows and self._asking < _SHADOWS:
+            self._asking += 1
+            asked = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, answer.shadows, given.value)
+            asked.add_done_callback(self._asked)
+        self._schedule()
+
+    def _failed(self, error: EvergreenError) -> None:
+        if isinstance(error, ModelsFailed):
+            self._blame(error.failed)
+            self._schedule()
+
+    def _blame(self, models: Sequence[str]) -> None:
+        for id in models:
+            self._traffic.setdefault(id, [0, 0, 0.0])[1] += 1
+
+    def _schedule(self) -> None:
+        if len(self._given) >= _BATCH:
+            self.flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(_PAUSE, self.flush)
+
+    def _ask(self, shadows: Sequence[Model], value: Json) -> list[tuple[str, bool, float]]:
+        """Ask models whose answers nobody hears; say of each whether it could answer, and how long it took."""
+        heard = []
+        for model in shadows:
+            start = time.perf_counter()
+            try:
+                self.live.ask(model, value)
+            except Unavailable:
+                continue  # it went out of service meanwhile
+            except Exception:  # noqa: BLE001 - counted against the model
+                heard.append((model.id, False, 0.0))
+            else:
+                heard.append((model.id, True, (time.perf_counter() - start) * 1000))
+        return heard
+
+    def _asked(self, done: asyncio.Future[list[tuple[str, bool, float]]]) -> None:
+        self._asking -= 1
+        if done.cancelled():
+            return
+        for id, answered, ms in done.result():
+            tally = self._traffic.setdefault(id, [0, 0, 0.0])
+            tally[0 if answered else 1] += 1
+            tally[2] += ms
+        self._schedule()
+
+
+class Ids:
+    """Makes ids that rise with time, so that the ledger's index stays compact, and that nobody can guess."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def new(self) -> str:
+        """Return 32 hexadecimal digits: 12 of milliseconds, 20 of chance."""
+        if self._at >= len(self._pool):
+            self._pool, self._at = os.urandom(2560), 0
+        self._at += 10
+        return f"{int(time.time() * 1000):012x}{self._pool[self._at - 10 : self._at].hex()}"

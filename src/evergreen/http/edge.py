@@ -1,0 +1,132 @@
+"""What every request passes but the hot ones: who calls and from where, size of the body, headers of the answer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from evergreen.core.errors import EvergreenError, TooLarge
+from evergreen.http.errors import answer
+from evergreen.http.sessions import HOURS
+
+if TYPE_CHECKING:
+    from evergreen.http.origins import Head
+    from evergreen.http.serving import Serving
+
+#: Last part of paths that "*" in `cors` opens to pages from everywhere, beside everything that only reads.
+OPEN = frozenset({"predict", "samples", "feedback"})
+_READS = ("GET", "HEAD", "OPTIONS")
+
+_SECURITY: Head = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+CSP = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+
+
+def opened(scope: Scope, claims: frozenset[str] = frozenset()) -> bool:
+    """Say whether "*" in `cors` opens this route."""
+    path: str = scope["path"]
+    return path.rpartition("/")[2] in OPEN or path in claims
+
+
+class Edge:
+    """ASGI middleware around the pages and the colder half of the API."""
+
+    def __init__(self, app: ASGIApp, serving: Serving, claims: frozenset[str] = frozenset()) -> None:
+        self._app = app
+        self._serving = serving
+        self._claims = claims  # paths that a door answers on the hot path
+        self._max = serving.config.http.max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request in, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await self._serving.keys.fresh()
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        asked = headers.get(b"access-control-request-method") if scope["method"] == "OPTIONS" else None
+        free = opened(scope, self._claims) or (asked or scope["method"].encode()) in (b"GET", b"HEAD")
+        if origin is not None and asked is not None:
+            head = self._serving.origins.preflight(origin, open=free)
+            await _send(send, 204 if head else 403, [*head, (b"content-length", b"0")], b"")
+            return
+        extra = [*self._serving.origins.cors(origin, open=free), *_SECURITY]
+        try:
+            scope["evergreen.caller"] = self._serving.screen(headers, changes=scope["method"] not in _READS, open=free)
+            _fits(headers.get(b"content-length"), self._max)
+        except EvergreenError as e:
+            status, body, head = answer(e)
+            await _send(send, status, head + extra, body)
+            return
+        # What the handler of unexpected errors has logged and answered comes out here once more.
+        with suppress(Exception):
+            await self._app(scope, self._bounded(receive), self._dressed(scope, send, extra))
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Count what comes in; a body may say nothing of its length."""
+        total = 0
+
+        async def bounded() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self._max:
+                raise too_large(self._max)
+            return message
+
+        return bounded
+
+    def _dressed(self, scope: Scope, send: Send, extra: Head) -> Send:
+        """Add headers to the answer."""
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                head: Head = [*message.get("headers", []), *extra]
+                message["headers"] = head
+                if not any(name == b"content-security-policy" for name, _ in head):
+                    head.append((b"content-security-policy", CSP.encode()))
+                if "evergreen.visitor" in scope:
+                    head.append((b"set-cookie", self._visitor(scope)))
+            await send(message)
+
+        return dressed
+
+    def _visitor(self, scope: Scope) -> bytes:
+        carrier = Response()
+        carrier.set_cookie(
+            self._serving.sessions.visitor,
+            scope["evergreen.visitor"],
+            max_age=HOURS * 3600,
+            httponly=True,
+            samesite="lax",
+            secure=Request(scope).url.scheme == "https",
+        )
+        return next(value for name, value in carrier.raw_headers if name == b"set-cookie")
+
+
+def too_large(limit: int) -> TooLarge:
+    """Say how large a body may be."""
+    return TooLarge(
+        f"the body is larger than {limit} bytes", hint="Send it in parts; `max_body` in [http] sets the limit."
+    )
+
+
+def _fits(length: bytes | None, limit: int) -> None:
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+
+
+async def _send(send: Send, status: int, headers: Head, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

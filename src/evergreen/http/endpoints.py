@@ -1,0 +1,188 @@
+"""The table of the API: every path, who may call it, what it takes and gives. Routes and documents are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from evergreen.core.errors import EvergreenError, Unavailable
+from evergreen.http import api, shapes
+from evergreen.http.auth import Role
+from evergreen.http.serving import Serving
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One line of the table."""
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Response]]
+    role: Role
+    summary: str
+    takes: tuple[Any, ...] = ()  #: shapes of the body, any of them
+    gives: tuple[Any, ...] = ()  #: shapes of a good answer, any of them
+    status: int = 200
+    errors: tuple[int, ...] = ()  #: beside 400, 401, 403, 404 and 413, which are declared where they can be
+    query: Mapping[str, str] = field(default_factory=dict)
+    example: Any = None
+    media: str = "application/json"  #: of the answer
+
+    @property
+    def of_loop(self) -> bool:
+        """Whether it belongs to one loop."""
+        return "{loop}" in self.path
+
+
+async def _in_front(_: Serving, request: Request, __: Any) -> Response:
+    """Stand in for a path that `hot` answers for every loop there is."""
+    raise Unavailable(f"{request.url.path} is answered elsewhere")
+
+
+_PREDICTION = {"input": {"age": 41, "income": 52000}, "unit": "user-7"}
+_SAMPLE = {"id": "2024-05-01/17", "input": {"age": 41, "income": 52000}, "label": "yes", "consent": True}
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/api/{loop}/predict",
+        _in_front,
+        Role.APP,
+        "Answer one input, or up to 1,000. What was answered is stored, where consent is not needed or was given.",
+        takes=(shapes.Prediction, shapes.Predictions, dict[str, Any]),
+        gives=(shapes.Predicted, shapes.ManyPredicted),
+        errors=(500, 503),
+        example=_PREDICTION,
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/samples",
+        _in_front,
+        Role.APP,
+        "Store samples, all or none; answered once they are safe on disk. The same id twice is one sample. "
+        "NDJSON (application/x-ndjson) is read too; an Idempotency-Key header is the id of a single sample.",
+        takes=(dict[str, Any], list[dict[str, Any]]),
+        gives=(shapes.Stored,),
+        errors=(503,),
+        example=_SAMPLE,
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/feedback",
+        api.feedback,
+        Role.APP,
+        "Say what the right answer to a prediction would have been. A prediction is judged once.",
+        takes=(shapes.Feedback,),
+        gives=(shapes.Stored,),
+        errors=(503,),
+        example={"id": "0190a3…", "label": "yes"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/train",
+        api.train,
+        Role.OPERATOR,
+        "Ask for a training.",
+        takes=(shapes.Training,),
+        gives=(shapes.Asked,),
+        status=202,
+        errors=(409,),
+        example={"force": True, "why": "new labels came in"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/cancel",
+        api.cancel,
+        Role.OPERATOR,
+        "Stop the training that waits or runs.",
+        takes=(shapes.Because,),
+        gives=(shapes.Asked,),
+        errors=(409,),
+        example={"why": "started by mistake"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/promote",
+        api.promote,
+        Role.OPERATOR,
+        "Make a version champion, now. Once this is answered, no other version answers.",
+        takes=(shapes.Promotion,),
+        gives=(shapes.ModelOut,),
+        errors=(409, 500),
+        example={"version": 3, "why": "looked at its report"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/rollback",
+        api.rollback,
+        Role.OPERATOR,
+        "Take a challenger back, or else put the former champion back, now.",
+        takes=(shapes.Because,),
+        gives=(shapes.ModelOut,),
+        errors=(409, 500),
+        example={"why": "users complain"},
+    ),
+    Endpoint(
+        "GET", "/api/{loop}/training/status", api.status, Role.APP, "Where the loop stands.", gives=(dict[str, Any],)
+    ),
+    Endpoint("GET", "/api/{loop}/models", api.models, Role.APP, "Versions, newest first.", gives=(shapes.Models,)),
+    Endpoint(
+        "GET",
+        "/api/{loop}/models/{v}/download",
+        api.download,
+        Role.OPERATOR,
+        "The artifact of a version, as a zip file.",
+        errors=(500,),
+        media="application/zip",
+    ),
+    Endpoint("GET", "/api/{loop}/rollout", api.rollout, Role.APP, "Who answers now.", gives=(shapes.Rollout,)),
+    Endpoint(
+        "GET",
+        "/api/{loop}/history",
+        api.history,
+        Role.APP,
+        "What happened and why, newest first.",
+        gives=(shapes.History,),
+        query={"limit": "At most this many events, 1 to 500.", "before": "Only events before this `seq`."},
+    ),
+    Endpoint("GET", "/health", api.health, Role.NONE, "How the server is.", gives=(shapes.Health,)),
+    Endpoint("GET", "/metrics", api.metrics, Role.APP, "Figures for Prometheus.", media="text/plain"),
+    Endpoint("GET", "/openapi.json", api.openapi, Role.NONE, "This API, for programs.", gives=(dict[str, Any],)),
+    Endpoint("GET", "/docs", api.docs, Role.NONE, "This API, for people.", media="text/html"),
+)
+
+
+def routes(serving: Serving) -> list[BaseRoute]:
+    """Make a route of every line."""
+    return [
+        Route(e.path.replace("{v}", "{v:int}"), _endpoint(serving, e), methods=[e.method], name=e.handler.__name__)
+        for e in ENDPOINTS
+    ]
+
+
+def _endpoint(serving: Serving, e: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """Check the role, find the loop, and count how it ended."""
+
+    async def plain(request: Request) -> Response:
+        serving.require(request, e.role)
+        return await e.handler(serving, request)
+
+    async def of_loop(request: Request) -> Response:
+        serving.require(request, e.role)
+        loop = serving.loop(request.path_params["loop"])
+        requests = serving.desks[loop.name].meter.requests
+        operation = e.handler.__name__
+        try:
+            response = await e.handler(serving, request, loop)
+        except EvergreenError as error:
+            requests[operation, error.status] += 1
+            raise
+        requests[operation, response.status_code] += 1
+        return response
+
+    return of_loop if e.of_loop else plain

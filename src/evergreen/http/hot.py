@@ -1,0 +1,243 @@
+"""The two calls that come often, predict and samples, and what doors claim: raw ASGI, in front of everything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from evergreen.core.errors import EvergreenError, InvalidInput
+from evergreen.core.records import Json, Model, Sample
+from evergreen.http.auth import Raw, Role, demand
+from evergreen.http.edge import too_large
+from evergreen.http.errors import answer
+from evergreen.stages.collect import admit
+
+if TYPE_CHECKING:
+    from evergreen.http.desk import Desk
+    from evergreen.http.origins import Head
+    from evergreen.http.serving import Serving
+
+#: Inputs in one batch; rows that are admitted without leaving the event loop.
+MAX_BATCH, _FEW = 1000, 50
+_NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+_JSON = (b"content-type", b"application/json")
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+Reply = tuple[int, bytes, "Head"]
+#: What a door may claim: (scope, body) -> (status, body as JSON).
+Claim = Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]
+Handler = Callable[[Raw, bytes], Awaitable[Reply]]
+
+
+class Hot:
+    """Answers the paths it knows; hands everything else on."""
+
+    def __init__(self, app: ASGIApp, serving: Serving, claims: Mapping[tuple[str, str], Claim]) -> None:
+        self._app = app
+        self._serving = serving
+        self._max = serving.config.http.max_body
+        self._paths: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {}
+        for name, desk in serving.desks.items():
+            for operation, handler in (("predict", self._predict), ("samples", self._samples)):
+                act = partial(self._answer, desk.meter.requests, operation, partial(handler, desk))
+                self._paths["POST", f"/api/{name}/{operation}"] = act
+        for place, claim in claims.items():
+            self._paths[place] = partial(self._claimed, claim)
+        self._marks: dict[int, tuple[Model, msgspec.Raw, bytes]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http":
+            act = self._paths.get((scope["method"], scope["path"]))
+            if act is not None:
+                await act(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _answer(
+        self,
+        counted: dict[tuple[str, int], int],
+        operation: str,
+        handler: Handler,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        headers = dict(scope["headers"])
+        try:
+            await self._admitted(headers)
+            status, body, head = await handler(headers, await self._body(headers, receive))
+        except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
+            status, body, head = answer(e)
+        counted[operation, status] += 1
+        await self._reply(headers, send, status, body, head)
+
+    async def _claimed(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            await self._admitted(headers)
+            status, body = await claim(scope, await self._body(headers, receive))
+            head = [_JSON, (b"content-length", b"%d" % len(body))]
+        except Exception as e:  # noqa: BLE001 - as above
+            status, body, head = answer(e)
+        await self._reply(headers, send, status, body, head)
+
+    async def _admitted(self, headers: Raw) -> None:
+        """Let callers with the role app in."""
+        serving = self._serving
+        if serving.keys.stale:
+            await serving.keys.fresh()
+        demand(serving.screen(headers, changes=True, open=True), Role.APP)
+
+    async def _reply(self, headers: Raw, send: Send, status: int, body: bytes, head: Head) -> None:
+        if b"origin" in headers:
+            head = head + self._serving.origins.cors(headers[b"origin"], open=True)
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _body(self, headers: Raw, receive: Receive) -> bytes:
+        """Read the whole body, or raise `TooLarge` as soon as it is."""
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._max:
+            raise too_large(self._max)
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if len(body) > self._max:
+                raise too_large(self._max)
+            return body
+        parts, total = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            part = message.get("body", b"")
+            total += len(part)
+            if total > self._max:
+                raise too_large(self._max)
+            parts.append(part)
+        return b"".join(parts)
+
+    # Predict
+
+    async def _predict(self, desk: Desk, _: Raw, body: bytes) -> Reply:
+        start = time.perf_counter()
+        asked = _object(body)
+        if "inputs" in asked:
+            return await self._many(desk, asked)
+        value: Json = asked  # the features themselves, if it does not say `input`
+        id = unit = subject = None
+        consent = False
+        if "input" in asked:
+            value, consent = asked["input"], asked.get("consent") is True
+            id, unit, subject = _text(asked, "id"), _text(asked, "unit"), _text(asked, "subject")
+        if not id:
+            id = self._serving.ids.new()
+        (given,) = await desk.predict([value], [id], unit=unit, subject=subject, consent=consent)
+        mark, version = self._mark(given.model)
+        out = _encode({"id": id, "output": given.output, "model": mark})
+        desk.meter.took(time.perf_counter() - start)
+        return 200, out, [_JSON, (b"content-length", b"%d" % len(out)), (b"x-model-version", version)]
+
+    async def _many(self, desk: Desk, asked: dict[str, Json]) -> Reply:
+        start = time.perf_counter()
+        values = asked["inputs"]
+        if not isinstance(values, list) or not 0 < len(values) <= MAX_BATCH:
+            raise InvalidInput(f"inputs is not a list of 1 to {MAX_BATCH} inputs", field="inputs")
+        ids = [self._serving.ids.new() for _ in values]
+        given = await desk.predict(
+            values,
+            ids,
+            unit=_text(asked, "unit"),
+            subject=_text(asked, "subject"),
+            consent=asked.get("consent") is True,
+        )
+        outputs = [
+            {"id": id, "output": one.output, "model": self._mark(one.model)[0]}
+            for id, one in zip(ids, given, strict=True)
+        ]
+        out = _encode({"predictions": outputs})
+        desk.meter.took(time.perf_counter() - start)
+        return 200, out, [_JSON, (b"content-length", b"%d" % len(out))]
+
+    def _mark(self, model: Model) -> tuple[msgspec.Raw, bytes]:
+        """Say which model answered: encoded once for as long as the model is in one state."""
+        known = self._marks.get(id(model))
+        if known is None or known[0] is not model:
+            if len(self._marks) > 100:
+                self._marks.clear()
+            said = {"version": model.version, "variant": model.state.value}
+            known = self._marks[id(model)] = (model, msgspec.Raw(_encode(said)), b"%d" % model.version)
+        return known[1], known[2]
+
+    # Samples
+
+    async def _samples(self, desk: Desk, headers: Raw, body: bytes) -> Reply:
+        rows, single = _rows(headers, body)
+        key = headers.get(b"idempotency-key")
+        if key is not None and not single:
+            raise InvalidInput(
+                "an Idempotency-Key stands for one sample; give each its own id", field="Idempotency-Key"
+            )
+        own = None if key is None else key.decode("latin-1")
+        if len(rows) <= _FEW:
+            samples = _admit(desk, rows, own, single)
+        else:
+            samples = await self._serving.run(_admit, desk, rows, own, single)
+        fresh = await self._serving.store(desk.loop.name, samples) if samples else ()
+        accepted = sum(fresh)
+        out = _encode({"accepted": accepted, "duplicates": len(samples) - accepted})
+        return 200, out, [_JSON, (b"content-length", b"%d" % len(out))]
+
+
+def _admit(desk: Desk, rows: Sequence[Json], id: str | None, single: bool) -> list[Sample]:
+    """Admit all rows or none; an error says which row it was."""
+    samples = []
+    for i, row in enumerate(rows):
+        try:
+            samples.append(admit(desk.loop, row, origin="http", id=id))
+        except EvergreenError as e:
+            if single:
+                raise
+            where = f"[{i}]" if not e.field else f"[{i}].{e.field}"
+            raise type(e)(f"sample {i}: {e}", field=where, hint=e.hint) from e
+    return samples
+
+
+def _rows(headers: Raw, body: bytes) -> tuple[list[Json], bool]:
+    """Read one sample, several, or one on each line; say whether it was a single one."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind in _NDJSON:
+        return [_line(i, line) for i, line in enumerate(body.split(b"\n")) if line.strip()], False
+    said = _decode(body)
+    if isinstance(said, list):
+        return said, False
+    if isinstance(said, dict) and isinstance(said.get("samples"), list):
+        return said["samples"], False
+    return [said], True
+
+
+def _line(i: int, line: bytes) -> Json:
+    try:
+        return _decode(line)
+    except msgspec.DecodeError as e:
+        raise InvalidInput(f"line {i + 1} is not JSON: {e}", field=f"[{i}]") from e
+
+
+def _object(body: bytes) -> dict[str, Json]:
+    said = _decode(body)
+    if not isinstance(said, dict):
+        raise InvalidInput('the body is not a JSON object: send {"input": …}', field="input")
+    return said
+
+
+def _text(asked: Mapping[str, Any], name: str) -> str | None:
+    value = asked.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > 200):
+        raise InvalidInput(f"{name} is not a text of at most 200 characters", field=name)
+    return value
