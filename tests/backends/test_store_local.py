@@ -112,10 +112,10 @@ def test_a_writer_killed_halfway_leaves_nothing_to_see(store: LocalStore, tmp_pa
     script = f"""
 import os
 from pathlib import Path
-from evergreen.backends.store.local import LocalStore, Options
+from evergreen.backends.store.local import LocalStore, LocalOptions
 Path.rename = lambda *_: os.kill(os.getpid(), 9)
 here = Path({str(tmp_path)!r})
-LocalStore(Options(), home=here, state=here / "state").put("k", here / "in")
+LocalStore(LocalOptions(), home=here, state=here / "state").put("k", here / "in")
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     assert list(store.root.rglob("manifest.json"))
@@ -129,9 +129,9 @@ def test_two_processes_put_one_object(store: LocalStore, tmp_path: Path) -> None
     script = """
 import sys
 from pathlib import Path
-from evergreen.backends.store.local import LocalStore, Options
+from evergreen.backends.store.local import LocalStore, LocalOptions
 here = Path(sys.argv[1])
-store = LocalStore(Options(), home=here, state=here / "state")
+store = LocalStore(LocalOptions(), home=here, state=here / "state")
 print([n for n in range(40) if store.put_new(f"race/{n}", sys.argv[2].encode())])
 """
     racers = [

@@ -87,8 +87,9 @@ def outcome(
     except JobFailed as e:
         tail = "".join(traceback.format_exception(e.__cause__ or e))[-4000:]
         details = {"traceback": tail, **({"hint": e.hint} if e.hint else {})}
-        state = "cancelled" if e.kind == "cancelled" else "failed"
-        return Progress(state, error=str(e), failure=e.kind, details=details)
+        return Progress(
+            "cancelled" if e.kind == "cancelled" else "failed", error=str(e), failure=e.kind, details=details
+        )
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
 

@@ -81,7 +81,7 @@ class Majority(Recipe):
         answers = predictor.predict([row.input for row in rows])
         return {"accuracy": [float(answer == row.label) for answer, row in zip(answers, rows, strict=True)]}
 
-    def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
+    def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:  # noqa: ARG002
         """Write one line."""
         (folder / "report.md").write_text(f"Judged on {len(rows)} rows.\n")
 

@@ -19,7 +19,13 @@ class InlineRunner:
     Options = PluginOptions
 
     def __init__(
-        self, options: PluginOptions, *, store: Store, store_use: Mapping[str, Any], home: Path, state: Path
+        self,
+        options: PluginOptions,  # noqa: ARG002  what every runner is given and this one has no use for
+        *,
+        store: Store,
+        store_use: Mapping[str, Any],  # noqa: ARG002
+        home: Path,  # noqa: ARG002
+        state: Path,
     ) -> None:
         self._store = store
         self._runs = state / "runs"

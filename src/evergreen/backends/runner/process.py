@@ -36,7 +36,7 @@ _THREADS = (
 )
 
 
-class Options(PluginOptions):
+class ProcessOptions(PluginOptions):
     """How much of the machine a training may have."""
 
     nice: int = Field(19, ge=0, le=19)
@@ -55,10 +55,16 @@ class ProcessRunner:
     after a restart, and by it an attempt is never trained twice.
     """
 
-    Options = Options
+    Options = ProcessOptions
 
     def __init__(
-        self, options: Options, *, store: Store, store_use: Mapping[str, Any], home: Path, state: Path
+        self,
+        options: ProcessOptions,
+        *,
+        store: Store,  # noqa: ARG002  the child builds its own from `store_use`
+        store_use: Mapping[str, Any],
+        home: Path,
+        state: Path,
     ) -> None:
         self._options = options
         self._threads = options.threads or max(1, _cores() - 1)

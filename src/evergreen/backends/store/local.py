@@ -25,7 +25,7 @@ _BLOCK = 1024 * 1024
 _DAY_S = 86400.0
 
 
-class Options(PluginOptions):
+class LocalOptions(PluginOptions):
     """Settings of the local store."""
 
     path: str | None = None
@@ -38,9 +38,9 @@ class LocalStore:
     `EVERGREEN_STORE`, a path or a file:// URL, goes before the setting `path`.
     """
 
-    Options = Options
+    Options = LocalOptions
 
-    def __init__(self, options: Options, *, home: Path, state: Path) -> None:
+    def __init__(self, options: LocalOptions, *, home: Path, state: Path) -> None:
         self.root = _root(options, home, state)
         self._drafts = self.root / ".tmp"
 
@@ -150,7 +150,7 @@ class LocalStore:
             ) from cause
 
 
-def _root(options: Options, home: Path, state: Path) -> Path:
+def _root(options: LocalOptions, home: Path, state: Path) -> Path:
     said = os.environ.get("EVERGREEN_STORE") or options.path
     if not said:
         return (state / "store").absolute()
