@@ -1,0 +1,94 @@
+"""Follow a training to its verdict, turning the loop here if no server does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from evergreen.cli import terminal
+from evergreen.core.errors import EvergreenError, JobFailed
+
+if TYPE_CHECKING:
+    from evergreen.core.loop import Loop
+    from evergreen.core.records import Model, Run
+    from evergreen.project import Project
+
+#: Seconds between two looks.
+LOOK = 0.1
+
+
+def follow(project: Project, loop: Loop, run: Run) -> Model | None:
+    """Show progress until the run has ended and its candidate is judged; return the model, None if there is none."""
+    from evergreen import worker
+    from evergreen.core.records import Model, Run
+    from evergreen.core.states import OPEN_RUNS, ModelState
+
+    me = worker.holder()
+    try:
+        with terminal.progress() as show:
+            while True:
+                turned = _turn(project, loop, me)
+                run = loop.ledger.get(Run, run.id)
+                made = [m for m in loop.ledger.find(Model, loop.name, newest_first=True, limit=5) if m.run == run.id]
+                if run.state not in OPEN_RUNS and (not made or made[0].state is not ModelState.CANDIDATE):
+                    break
+                said = run.progress
+                phase = str(said.get("phase") or run.state)
+                show(phase, int(said.get("step") or 0), int(said.get("total") or 0))
+                time.sleep(LOOK)
+        if turned:
+            _turn(project, loop, me)  # lets a passed model take its first step
+        return loop.ledger.get(Model, made[0].id) if made else None
+    finally:
+        loop.ledger.release(f"tick/{loop.name}", me)
+
+
+def _turn(project: Project, loop: Loop, me: str) -> bool:
+    """Tick the loop unless another process does; say whether it was ticked here."""
+    from evergreen import engine, worker
+
+    if not loop.ledger.lease(f"tick/{loop.name}", me, worker.LEASE_SECONDS):
+        return False
+    engine.tick(loop)
+    for door in project.doors:
+        door.watch(loop)
+    return True
+
+
+def tell(loop: Loop, run: Run, model: Model | None) -> None:
+    """Print what came of a training. Raises `JobFailed` if it failed."""
+    from evergreen.core.records import Run
+    from evergreen.core.states import RunState
+
+    run = loop.ledger.get(Run, run.id)
+    if model is None:
+        if run.state is RunState.FAILED:
+            raise JobFailed(f"the training failed: {run.error}", hint=f"evergreen history {loop.name}")
+        if run.state is RunState.SKIPPED:
+            raise EvergreenError(f"nothing was trained: {run.error}", hint="Collect more, or train with --force.")
+        raise EvergreenError(f"the training was {run.state}")
+    verdict = str(model.verdict.get("outcome", "")).replace("_", " ")
+    print(f"v{model.version}: {verdict or 'not judged'}. {model.verdict.get('because', '')}".rstrip())
+    metrics = sorted({*model.scores, *model.rival_scores})
+    if metrics:
+        rows = [[m, terminal.figure(model.scores.get(m)), terminal.figure(model.rival_scores.get(m))] for m in metrics]
+        terminal.table(["metric", f">v{model.version}", ">champion then"], rows)
+    print(f"v{model.version} is {model.state.replace('_', ' ')}.")
+
+
+def outcome(loop: Loop, run: Run, model: Model | None) -> dict[str, object]:
+    """Say what came of a training, for a machine."""
+    from evergreen.core.records import Run
+
+    run = loop.ledger.get(Run, run.id)
+    return {
+        "run": {"id": run.id, "state": run.state, "error": run.error},
+        "model": None
+        if model is None
+        else {
+            "version": model.version,
+            "state": model.state,
+            "scores": dict(model.scores),
+            "verdict": dict(model.verdict),
+        },
+    }
