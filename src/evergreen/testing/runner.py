@@ -27,6 +27,8 @@ class MajorityOptions(PluginOptions):
     """Raise a ValueError in the middle of training."""
     crash: bool = False
     """Abort the process in the middle of training."""
+    answer: str | None = None
+    """Give this answer instead of the most frequent label."""
     mark: str | None = None
     """A file to which every training that begins adds a line."""
 
@@ -66,6 +68,8 @@ class Majority(Recipe):
         if self.options.crash:
             os.abort()
         answer, n = max(labels.items(), key=lambda pair: (pair[1], pair[0]))
+        if self.options.answer is not None:
+            answer = json.dumps(self.options.answer)
         (job.out / "answer.json").write_text(answer)
         return {"n_train": labels.total(), "n_answer": n}
 
@@ -218,6 +222,12 @@ class RunnerContract:
         assert state == ("done" if self.blocking else "cancelled")
         runner.cancel(handle)
         assert runner.poll(handle).state == state
+
+    def test_the_time_limit(self, runner: Runner, store: Store, tmp_path: Path) -> None:
+        handle = runner.start(self.ticket(store, tmp_path, recipe={"sleep_s": 30}, limit_s=0.3))
+        progress = wait_for(runner, handle, ended)
+        assert (progress.state, progress.failure) == ("failed", "time_limit")
+        assert "0.3 s" in progress.error
 
     def test_lost_when_the_process_dies(self, runner: Runner, store: Store, tmp_path: Path) -> None:
         if self.blocking:
