@@ -43,7 +43,7 @@ class MemoryLedger:
 
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
-    def __init__(self, options: PluginOptions, *, home: Path, state: Path, now: Callable[[], datetime]) -> None:
+    def __init__(self, options: PluginOptions, *, home: Path, state: Path, now: Callable[[], datetime]) -> None:  # noqa: ARG002 - every ledger is given these
         self._clock = now
         self._lock = threading.RLock()
         self._undo: list[Callable[[], Any]] | None = None

@@ -1,0 +1,143 @@
+"""The hot path: a batch of samples into the database, by the driver itself, and which of them were new."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from evergreen.backends.ledger import check_weight, counted_as, to_json, which_new
+from evergreen.backends.ledger.sql.tables import as_text, counters, rejects, remembered, tallies
+from evergreen.core.errors import Stale
+from evergreen.core.ports import CursorMove, Tally
+from evergreen.core.records import Reject, Sample
+
+_TEXTS = ("id", "state", "kind", "input", "output", "label", "side", "origin", "subject", "group", "model")
+_COLUMNS = ", ".join(f'"{name}"' for name in ("loop", "at", "weight", *_TEXTS))
+_SQLITE = (
+    f"INSERT INTO samples ({_COLUMNS}) VALUES ({', '.join('?' * (3 + len(_TEXTS)))}) ON CONFLICT (loop, id) DO NOTHING"  # noqa: S608
+)
+_POSTGRESQL = (
+    f"INSERT INTO samples ({_COLUMNS}) SELECT %s, %s, rows.* FROM "  # noqa: S608
+    f"unnest(%s::float8[]{', %s::text[]' * len(_TEXTS)}) AS rows ON CONFLICT (loop, id) DO NOTHING RETURNING id"
+)
+
+
+class Batch(NamedTuple):
+    """Samples, and the same as rows of text."""
+
+    samples: Sequence[Sample]
+    rows: Sequence[tuple[str | None, ...]]
+
+
+def prepare(samples: Sequence[Sample]) -> Batch:
+    """Write samples as rows, before the writer's turn is taken. Raises `InvalidInput`."""
+    return Batch(samples, [_texts(sample) for sample in samples])
+
+
+def append(
+    conn: Connection,
+    loop: str,
+    batch: Batch,
+    at: datetime,
+    rejects_: Sequence[Reject],
+    cursor: CursorMove | None,
+    traffic: Mapping[str, Tally],
+) -> list[bool]:
+    """Store a batch with all that belongs to it, in the caller's transaction."""
+    if cursor is not None:
+        _move_cursor(conn, loop, cursor)
+    samples = batch.samples
+    new = _store(conn, loop, batch, at) if samples else []
+    counts: Counter[tuple[str, str]] = Counter(
+        (sample.origin, name)
+        for sample, is_new in zip(samples, new, strict=True)
+        if is_new and (name := counted_as(sample))
+    )
+    if rejects_:
+        conn.execute(
+            insert(rejects),
+            [
+                {"loop": loop, "origin": r.origin, "where": r.where, "raw": r.raw, "reason": r.reason, "at": at}
+                for r in rejects_
+            ],
+        )
+        counts.update((r.origin, "quarantined") for r in rejects_)
+    for (origin, name), n in sorted(counts.items()):
+        add_up(conn, counters, {"loop": loop, "origin": origin, "name": name}, {"n": n})
+    for model, t in traffic.items():
+        more = {"answered": t.answered, "failed": t.failed, "judged": t.judged, "right": t.right}
+        add_up(conn, tallies, {"model": model}, {**more, "latency_ms": t.latency_ms})
+    return new
+
+
+def upsert(
+    conn: Connection, table: Any, key: Mapping[str, Any], change: Callable[[Any], Mapping[str, Any]], first: Any
+) -> None:
+    """Insert a row, or change the one that has its key."""
+    make = sqlite_insert if conn.dialect.name == "sqlite" else pg_insert
+    statement = make(table).values(**key, **first)
+    conn.execute(statement.on_conflict_do_update(index_elements=list(key), set_=dict(change(statement.excluded))))
+
+
+def add_up(conn: Connection, table: Any, key: Mapping[str, str], more: Mapping[str, float]) -> None:
+    """Add figures to those of a row, which starts at nothing."""
+    upsert(conn, table, key, lambda new: {name: table.c[name] + new[name] for name in more}, more)
+
+
+def remember(conn: Connection, scope: str, key: str, value: str) -> None:
+    """Keep a value under a scope and key."""
+    upsert(conn, remembered, {"scope": scope, "key": key}, lambda new: {"value": new.value}, {"value": value})
+
+
+def recall(conn: Connection, scope: str, key: str) -> str | None:
+    """Return what is kept there."""
+    where = (remembered.c.scope == scope) & (remembered.c.key == key)
+    found: str | None = conn.execute(select(remembered.c.value).where(where)).scalar()
+    return found
+
+
+def _move_cursor(conn: Connection, loop: str, cursor: CursorMove) -> None:
+    key = f"{loop}/{cursor.origin}"
+    if (at := recall(conn, "cursor", key)) != cursor.was:
+        raise Stale(f"source {cursor.origin} was read meanwhile: it is at {at}, not at {cursor.was}")
+    remember(conn, "cursor", key, cursor.now)
+
+
+def _store(conn: Connection, loop: str, batch: Batch, at: datetime) -> list[bool]:
+    samples, rows = batch
+    raw: Any = conn.connection.driver_connection
+    if conn.dialect.name == "sqlite":
+        when = as_text(at)
+        (before,) = raw.execute("SELECT coalesce(max(seq), 0) FROM samples").fetchone()
+        changes = raw.total_changes
+        raw.executemany(_SQLITE, [(loop, when, s.weight, *row) for s, row in zip(samples, rows, strict=True)])
+        if raw.total_changes - changes == len(samples):
+            return [True] * len(samples)
+        stored = raw.execute("SELECT id FROM samples WHERE seq > ?", (before,)).fetchall()
+    else:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        stored = raw.execute(_POSTGRESQL, (loop, at, [float(s.weight) for s in samples], *columns)).fetchall()
+    return which_new(samples, {id for (id,) in stored})
+
+
+def _texts(sample: Sample) -> tuple[str | None, ...]:
+    check_weight(sample)
+    return (
+        sample.id,
+        sample.state.value,
+        sample.kind,
+        to_json(sample.input, "input"),
+        None if sample.output is None else to_json(sample.output, "output"),
+        None if sample.label is None else to_json(sample.label, "label"),
+        sample.side,
+        sample.origin,
+        sample.subject,
+        sample.group,
+        sample.model,
+    )
