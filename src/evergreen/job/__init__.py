@@ -81,10 +81,17 @@ def outcome(
     cancelled: Callable[[], bool] = _never,
     checkpoints: Path | None = None,
 ) -> Progress:
-    """Do the work and say how it ended: done, failed or cancelled. Leaves no `workdir` behind."""
+    """Do the work and say how it ended: done, failed or cancelled.
+
+    Leaves no `workdir` behind, and `checkpoints` only where another attempt may go on from them.
+    """
+    again = False
     try:
+        if checkpoints is not None:
+            checkpoints.mkdir(parents=True, exist_ok=True)
         return work(ticket, store, report, workdir, cancelled, checkpoints)
     except JobFailed as e:
+        again = e.kind in ("lost", "preempted")
         tail = "".join(traceback.format_exception(e.__cause__ or e))[-4000:]
         details = {"traceback": tail, **({"hint": e.hint} if e.hint else {})}
         return Progress(
@@ -92,6 +99,8 @@ def outcome(
         )
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
+        if checkpoints is not None and not again:
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class _Attempt:
@@ -109,6 +118,7 @@ class _Attempt:
         self.ticket, self.store, self.report, self.cancelled = ticket, store, report, cancelled
         self.dataset, self.out, self.base = workdir / "dataset", workdir / "out", workdir / "base"
         self.evaluation, self.checkpoints = workdir / "evaluation", checkpoints
+        self.deadline = math.inf if ticket.limit_s is None else time.monotonic() + ticket.limit_s
         self.champion: Path | None = None
         self.champion_error = ""
 
@@ -143,9 +153,11 @@ class _Attempt:
         return Progress("done", metrics=_means(scores), details=details)
 
     def say(self, phase: str, step: int = 0, total: int = 0, metrics: Mapping[str, float] | None = None) -> None:
-        """Pass on how far it is; the place where a cancelled training stops."""
+        """Pass on how far it is; the place where a cancelled or overlong training stops."""
         if self.cancelled():
             raise JobFailed("The training was cancelled.", kind="cancelled")
+        if time.monotonic() > self.deadline:
+            raise JobFailed(f"The training took longer than {self.ticket.limit_s:g} s.", kind="time_limit")
         # JSON has no NaN: a figure that is not finite is left out.
         figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         self.report(Progress("running", phase, int(step), int(total), figures))

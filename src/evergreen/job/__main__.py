@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -49,12 +48,7 @@ def _outcome(folder: RunFolder, ticket: Ticket) -> Progress:
         store = plugins.make("stores", Use(**said["use"]), home=Path(said["home"]), state=Path(said["state"]))
     except EvergreenError as e:
         return Progress("failed", error=str(e), failure="configuration")
-    checkpoints = folder.checkpoints(ticket.run)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    progress = outcome(ticket, store, Beat(folder), folder.work, folder.cancelled.exists, checkpoints)
-    # Only a lost attempt is gone on from, and this one knows how it ended.
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return progress
+    return outcome(ticket, store, Beat(folder), folder.work, folder.cancelled.exists, folder.checkpoints(ticket.run))
 
 
 def _keep(lock: int) -> None:

@@ -83,13 +83,17 @@ class RunFolder:
         return False
 
     def begin(self) -> bool:
-        """Note that the attempt begins here, in this process; False when it was begun before."""
+        """Note, so that a power cut does not undo it, that the attempt begins in this process; False if it had begun."""
         try:
             fd = os.open(self.begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
         with os.fdopen(fd, "w") as file:
             file.write(str(os.getpid()))
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(self.path)
+        _sync(self.path.parent)
         return True
 
     def pid(self) -> int | None:
@@ -109,6 +113,7 @@ class RunFolder:
         with suppress(FileExistsError):
             os.link(draft, self.result)
         draft.unlink()
+        _sync(self.path)
 
     def ended(self) -> Progress | None:
         """Return the result, if there is one."""
@@ -126,6 +131,15 @@ class RunFolder:
                 out.flush()
                 os.fsync(out.fileno())
         return draft
+
+
+def _sync(folder: Path) -> None:
+    """Make new names in a folder outlive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _read(file: Path) -> Progress | None:

@@ -40,7 +40,10 @@ class InlineRunner:
             return handle
         try:
             if folder.begin():
-                folder.end(outcome(ticket, self._store, Beat(folder), folder.work, folder.cancelled.exists))
+                checkpoints = folder.checkpoints(ticket.run)
+                folder.end(
+                    outcome(ticket, self._store, Beat(folder), folder.work, folder.cancelled.exists, checkpoints)
+                )
         finally:
             os.close(lock)
         return handle

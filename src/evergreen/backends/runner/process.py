@@ -161,20 +161,32 @@ class ProcessRunner:
 
     def _sweep(self) -> None:
         """Remove old folders and what dead attempts left lying about; touch nothing that lives."""
-        folders = sorted(self._runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        folders = sorted((path for path in self._runs.iterdir() if path.is_dir()), key=_age_s)
         for place, path in enumerate(folders):
-            folder = RunFolder(path)
-            if place < _KEEP and not folder.work.exists():
-                continue
-            lock = folder.take()
-            if lock is None:
-                continue
-            try:
-                shutil.rmtree(folder.work if place < _KEEP else path, ignore_errors=True)
-            finally:
-                os.close(lock)
             if place >= _KEEP:
+                _remove(RunFolder(path), path)
                 self._children.pop(path.name, None)
+            elif (work := RunFolder(path).work).exists():
+                _remove(RunFolder(path), work)
+        runs = {path.name.rpartition("-")[0] for path in self._runs.iterdir()}
+        for left in self._runs.parent.glob("checkpoints/*"):
+            if left.name not in runs:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _age_s(path: Path) -> float:
+    with suppress(FileNotFoundError):  # somebody else sweeps, too
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def _remove(folder: RunFolder, what: Path) -> None:
+    """Remove a run's folder, or what is in it, unless somebody works there."""
+    with suppress(FileNotFoundError):  # somebody else sweeps, too
+        lock = folder.take()
+        if lock is not None:
+            shutil.rmtree(what, ignore_errors=True)
+            os.close(lock)
 
 
 def _cores() -> int:

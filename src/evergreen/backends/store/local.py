@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -69,6 +70,7 @@ class LocalStore:
         place = self._place(key)
         files = _manifest(key, place)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent.glob(f".{escape(folder.name)}.*.tmp"))
         draft = folder.parent / f".{folder.name}.{uuid4().hex[:12]}.tmp"
         draft.mkdir()
         try:
@@ -132,10 +134,7 @@ class LocalStore:
     def _draft(self) -> Iterator[Path]:
         """Lend the name of a folder to work in, on the store's file system; sweep what crashes left there."""
         self._drafts.mkdir(parents=True, exist_ok=True)
-        for left in self._drafts.iterdir():
-            with suppress(FileNotFoundError):  # its owner has just finished
-                if left.stat().st_mtime < time.time() - _DAY_S:
-                    shutil.rmtree(left, ignore_errors=True)
+        _sweep(self._drafts.iterdir())
         draft = self._drafts / uuid4().hex
         try:
             yield draft
@@ -148,6 +147,14 @@ class LocalStore:
                 f'"{key}" is stored already, with other content',
                 hint="What is stored never changes: choose another key.",
             ) from cause
+
+
+def _sweep(drafts: Iterable[Path]) -> None:
+    """Remove what crashes left half done a day ago or longer."""
+    for draft in drafts:
+        with suppress(FileNotFoundError):  # its owner has just finished
+            if draft.stat().st_mtime < time.time() - _DAY_S:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _root(options: LocalOptions, home: Path, state: Path) -> Path:
