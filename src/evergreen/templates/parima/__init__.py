@@ -1,5 +1,5 @@
 """A level-of-detail decision inside a 3-D viewer, learnt from the log of past decisions."""
 
-from evergreen.templates.parima.door import Options, ParimaDoor
+from evergreen.templates.parima.door import DoorOptions, ParimaDoor
 
-__all__ = ["Options", "ParimaDoor"]
+__all__ = ["DoorOptions", "ParimaDoor"]

@@ -1,0 +1,238 @@
+"""PARIMA's HTTP paths, with the bodies that its viewers and scripts know."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from evergreen import engine
+from evergreen.core.errors import AlreadyWaiting, InvalidInput
+from evergreen.core.loop import Loop
+from evergreen.core.records import Json, Run
+from evergreen.core.states import OPEN_RUNS, RunState
+from evergreen.http import api
+from evergreen.http.auth import Role
+from evergreen.http.errors import explain
+from evergreen.templates.parima.history import Teller, folder_of
+from evergreen.templates.parima.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from evergreen.http.hot import Claim
+    from evergreen.http.serving import Serving
+
+#: What a viewer draws when nobody can say better.
+FALLBACK = {"lod": 1}
+#: Lines of history in the training status.
+RECENT = 10
+#: Members in which a question may be wrapped.
+_WRAPPERS = ("features", "input")
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Answers:
+    """The paths of one loop."""
+
+    def __init__(self, serving: Serving, name: str, training: TrainingSettings) -> None:
+        self._serving = serving
+        self._loop: Loop = serving.loop(name)
+        self._desk = serving.desks[name]
+        self._training = training
+        self._teller = Teller(self._loop, training.log_file)
+
+    def hot(self) -> Mapping[tuple[str, str], Claim]:
+        """Return what is asked often."""
+        return {("POST", "/api/parima/predict"): self.predict}
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the rest."""
+        return [
+            Route("/api/parima/train", self._shaped(self.train), methods=["POST"]),
+            Route("/api/parima/training/status", self._shaped(self.status), methods=["GET"]),
+            Route("/health", self._shaped(self.health), methods=["GET"]),
+        ]
+
+    # Predict
+
+    async def predict(self, _: Scope, body: bytes) -> tuple[int, bytes]:
+        """Decide a level of detail; whatever is wrong, the answer holds one that can be drawn."""
+        start = time.perf_counter()
+        meter = self._desk.meter
+        try:
+            id = self._serving.ids.new()
+            (answer,) = await self._desk.predict((self._question(body),), (id,))
+            said = {
+                "success": True,
+                "decision": {"lod": answer.output["label"]},
+                "confidence": answer.output["confidence"],
+                "model_version": answer.model.version,
+                "id": id,
+            }
+        except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
+            status, said = refusal(e)
+            meter.requests["predict", status] += 1
+            return status, _encode({**said, "decision": FALLBACK})
+        meter.requests["predict", 200] += 1
+        meter.took(time.perf_counter() - start)
+        return 200, _encode(said)
+
+    def _question(self, body: bytes) -> Json:
+        """Read the features: flat as they are documented, or wrapped."""
+        try:
+            asked = _decode(body)
+        except msgspec.DecodeError:
+            asked = self._slack(body)
+        if not isinstance(asked, dict):
+            raise InvalidInput("the body is not a JSON object with the five features", field="body")
+        for wrapper in _WRAPPERS:
+            if isinstance(inner := asked.get(wrapper), dict):
+                around = {key: value for key, value in asked.items() if key != wrapper}
+                return {**around, **inner}
+        return asked
+
+    def _slack(self, body: bytes) -> Json:
+        """Find the NaN or Infinity that some programs write into JSON, so that the error can name the field."""
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            _decode(body)  # says what is wrong in its own words
+            raise
+        self._loop.recipe.check(asked)
+        raise InvalidInput("the body holds NaN or Infinity, which JSON cannot say", field="body")
+
+    # Train
+
+    async def train(self, request: Request) -> tuple[int, Any]:
+        """Ask for a training; it begins within moments."""
+        by = self._serving.require(request, Role.OPERATOR)
+        wish = _wish(await request.body())
+        force = wish.get("force")
+        if force is not None and not isinstance(force, bool):
+            raise InvalidInput(f"force is {force!r}, neither true nor false", field="force")
+        try:
+            await self._serving.act(
+                engine.ask,
+                self._loop,
+                by=by,
+                why="asked over HTTP",
+                force=bool(force),
+                overrides=self._model(wish.get("model_type")),
+                file=self._file(wish.get("csv_path")),
+            )
+        except AlreadyWaiting as e:
+            return 409, {"success": False, "error": str(e), "status": "training_in_progress"}
+        return 200, {
+            "success": True,
+            "message": "Training started in background",
+            "status": "training_in_progress",
+        }
+
+    def _model(self, model_type: Json) -> dict[str, Json]:
+        if model_type is None:
+            return {}
+        choices = get_args(type(self._loop.recipe).Options.model_fields["model"].annotation)
+        if model_type not in choices:
+            said = f"model_type is {model_type!r}; it may be one of {', '.join(choices)}"
+            raise InvalidInput(said, field="model_type")
+        return {"model": model_type}
+
+    def _file(self, csv_path: Json) -> Path | None:
+        if csv_path is None:
+            return None
+        if not isinstance(csv_path, str) or not csv_path.strip():
+            raise InvalidInput(f"csv_path is {csv_path!r}, not the path of a file", field="csv_path")
+        try:
+            (self._loop.home / csv_path).resolve().stat()
+        except FileNotFoundError:
+            pass  # told by whoever knows in which folders it may lie
+        except (OSError, RuntimeError, ValueError) as e:
+            raise InvalidInput(f"csv_path is not the path of a file: {e}", field="csv_path") from e
+        return Path(csv_path)
+
+    # Status
+
+    async def status(self, request: Request) -> tuple[int, Any]:
+        """Say whether a training runs, and what came of the last ones."""
+        self._serving.require(request, Role.APP)
+        return 200, await self._serving.run(self._status)
+
+    def _status(self) -> dict[str, Any]:
+        trigger = self._loop.config.trigger
+        hours = self._training.auto_train_interval_hours
+        return {
+            "training_in_progress": self._training_now(),
+            "last_training_time": self._last_time(),
+            "auto_training_enabled": trigger.auto,
+            "auto_training_interval_hours": int(hours) if hours == int(hours) else hours,
+            "min_samples_required": trigger.min_size,
+            "recent_training_history": self._teller.recent(RECENT),
+        }
+
+    async def health(self, request: Request) -> tuple[int, Any]:
+        """Say how the server is: PARIMA's figures beside Evergreen's own."""
+        native = _decode((await api.health(self._serving, request)).body)
+        return 200, await self._serving.run(self._health, native)
+
+    def _health(self, native: dict[str, Any]) -> dict[str, Any]:
+        champion = self._serving.lives[self._loop.name].lineup.champion
+        return {
+            **native,
+            "status": "healthy" if native["status"] == "ok" else native["status"],
+            "model_loaded": champion is not None,
+            "model_path": None if champion is None else str(folder_of(self._loop, champion.model)),
+            "last_training_time": self._last_time(),
+            "training_in_progress": self._training_now(),
+            "auto_training_enabled": self._loop.config.trigger.auto,
+        }
+
+    def _training_now(self) -> bool:
+        return self._loop.ledger.last(Run, self._loop.name, *OPEN_RUNS) is not None
+
+    def _last_time(self) -> str | None:
+        last = self._loop.ledger.last(Run, self._loop.name, RunState.SUCCEEDED)
+        return last.ended.isoformat() if last is not None and last.ended is not None else None
+
+    def _shaped(
+        self, handler: Callable[[Request], Awaitable[tuple[int, Any]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Answer errors in PARIMA's shape, too, and count how it ended."""
+
+        async def shaped(request: Request) -> Response:
+            try:
+                status, said = await handler(request)
+            except Exception as e:  # noqa: BLE001 - as above
+                status, said = refusal(e)
+            self._desk.meter.requests[handler.__name__, status] += 1
+            return api.reply(said, status)
+
+        return shaped
+
+
+def refusal(exc: Exception) -> tuple[int, dict[str, Any]]:
+    """Say in PARIMA's shape what went wrong."""
+    status, body, _ = explain(exc)
+    return status, {"success": False, "error": body["error"]["message"]}
+
+
+def _wish(body: bytes) -> Mapping[str, Json]:
+    """Read the body of a wish for a training; there may be none."""
+    if not body.strip():
+        return {}
+    try:
+        wish = _decode(body)
+    except msgspec.DecodeError as e:
+        raise InvalidInput(f"the body is not JSON: {e}", field="body") from e
+    if not isinstance(wish, dict):
+        raise InvalidInput('the body is not a JSON object: send {"force": true}, for example, or nothing', field="body")
+    return wish
