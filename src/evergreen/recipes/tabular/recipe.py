@@ -1,0 +1,94 @@
+"""The tabular recipe: the plugin that the other files of this folder make up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from pathlib import Path
+from time import perf_counter
+from typing import ClassVar
+
+from evergreen.core.errors import JobFailed
+from evergreen.core.recipe import Datum, Job, PluginOptions, Predictor, Recipe, Row, Scores
+from evergreen.core.records import Json
+from evergreen.recipes.tabular import outcome
+from evergreen.recipes.tabular.columns import Columns, missing
+from evergreen.recipes.tabular.labels import Labels, key, spelling
+from evergreen.recipes.tabular.options import TabularOptions
+
+
+class Tabular(Recipe):
+    """A row of numbers and categories in, a label out, with a probability for every class."""
+
+    Options: ClassVar[type[PluginOptions]] = TabularOptions
+    quick: ClassVar[bool] = True
+    timely: ClassVar[bool] = True
+    options: TabularOptions
+
+    def __init__(self, options: TabularOptions) -> None:
+        super().__init__(options)
+        self._columns = Columns(options)
+        self._labels = Labels(options.target, options.classes)
+        #: Checked on the path of every prediction.
+        self.check = self._columns.check  # type: ignore[method-assign]
+
+    def sample(self, row: Mapping[str, Json]) -> Datum:
+        """Make a datum of a flat row with the target column, or of one with `input` and `label`."""
+        return self._columns.sample(row)
+
+    def judges(self, row: Row) -> bool:
+        """Keep rows out of the holdout whose outcome was poor or not measured."""
+        return self.options.outcome is None or outcome.judges(self.options.outcome, row)
+
+    def train(self, job: Job) -> Mapping[str, Json]:
+        """Fit, export to ONNX and prove that the graph decides as scikit-learn does."""
+        from evergreen.recipes.tabular import export, predictor, training
+
+        started = perf_counter()
+        rows = list(job.rows())
+        fitted = training.fit(self.options, rows, seed=job.seed, threads=job.threads, report=job.report)
+        job.report("export", 0, 1, {})
+        graph = job.out / predictor.GRAPH
+        export.write(fitted.model, fitted.layout.width, fitted.temperature, graph)
+        proved = export.prove(fitted.model, predictor.session(graph.read_bytes()), fitted.x, job.seed)
+        details: dict[str, Json] = {**fitted.details, "onnx_identical": True, "decisions_compared": proved}
+        if self.options.outcome:
+            details["outcome"] = outcome.summary(self.options.outcome, [row.input for row in rows])
+        details["seconds"] = round(perf_counter() - started, 2)
+        more = {"options": self.options.model_dump(mode="json"), "details": details, "versions": _versions()}
+        predictor.write_manifest(job.out, fitted.layout, fitted.classes, more)
+        job.report("export", 1, 1, {})
+        return details
+
+    def load(self, artifact: Path) -> Predictor:
+        """Open the graph with onnxruntime."""
+        from evergreen.recipes.tabular import predictor
+
+        return predictor.load(artifact)
+
+    def score(self, predictor: Predictor, rows: Sequence[Row]) -> Scores:
+        """Return `accuracy` (0 or 1) and `log_likelihood` (of the right label, at least log 1e-6) for each row."""
+        accuracy, likelihood = [], []
+        answers = predictor.predict([row.input for row in rows])
+        for row, answer in zip(rows, answers, strict=True):
+            label = self._labels.read(row.label, text=False)
+            accuracy.append(float(key(answer["label"]) == key(label)))
+            likelihood.append(log(max(answer["probabilities"].get(spelling(label), 0.0), 1e-6)))
+        return {"accuracy": accuracy, "log_likelihood": likelihood}
+
+    def describe(self, value: Json) -> Mapping[str, float]:
+        """Return the numeric features of an input."""
+        if not isinstance(value, Mapping):
+            return {}
+        names = self.options.features
+        if names is None:
+            never = self.options.never
+            names = tuple(name for name in value if name not in never)
+        cells = ((name, value.get(name)) for name in names if name not in self.options.categorical)
+        return {name: float(cell) for name, cell in cells if cell.__class__ is float or cell.__class__ is int}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("scikit-learn", "onnx", "onnxruntime", "numpy")}
