@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -33,12 +34,14 @@ def evergreen(
     """Keep the machine-learning models inside live applications fresh: collect, train, judge, roll out, serve, watch."""
 
 
-for command in (project.init, project.up, project.demo, doctor.doctor):
-    app.command(rich_help_panel="Project")(command)
-for command in (loops.status, loops.trigger, loops.train, loops.cancel, loops.history):
-    app.command(rich_help_panel="Loops")(command)
-for command in (models.models, models.promote, models.rollback, models.evaluate):
-    app.command(rich_help_panel="Models")(command)
-app.command(rich_help_panel="Data")(data.collect)
+_PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
+    "Project": (project.init, project.up, project.demo, doctor.doctor),
+    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
+    "Models": (models.models, models.promote, models.rollback, models.evaluate),
+    "Data": (data.collect,),
+}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 app.add_typer(data.dataset, name="dataset", rich_help_panel="Data")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Access")
