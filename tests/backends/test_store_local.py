@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from evergreen.backends.store.local import LocalStore
+from evergreen.backends.store.local import LocalOptions, LocalStore
 from evergreen.core.config import Use
-from evergreen.core.errors import ConfigError, Corrupt, InvalidInput
+from evergreen.core.errors import ConfigError, Conflict, Corrupt, InvalidInput, NotFound
 from evergreen.core.plugins import make
 from evergreen.testing.store import StoreContract, files, write
 
@@ -140,3 +145,73 @@ print([n for n in range(40) if store.put_new(f"race/{n}", sys.argv[2].encode())]
     won = [json.loads(racer.communicate()[0]) for racer in racers]
     assert sorted(won[0] + won[1]) == list(range(40))
     assert all(store.read(f"race/{n}") == b"a" for n in won[0])
+
+
+KEYS = st.sampled_from(["a", "a/b", "a/b/c", "b", "files", "a/manifest.json"])
+NAMES = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
+FOLDERS = st.dictionaries(NAMES, st.binary(max_size=20), max_size=3)
+
+
+class LikeADict(RuleBasedStateMachine):
+    """Whatever is done to it, the store holds what a dict of folders and objects would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp())
+        self.store = LocalStore(LocalOptions(path=str(self.place / "store")), home=self.place, state=self.place)
+        self.model: dict[str, dict[str, bytes] | bytes] = {}
+        self.turn = 0
+
+    def fresh(self) -> Path:
+        self.turn += 1
+        return self.place / str(self.turn)
+
+    @rule(key=KEYS, folder=FOLDERS)
+    def put(self, key: str, folder: dict[str, bytes]) -> None:
+        if self.model.setdefault(key, folder) == folder:
+            self.store.put(key, write(self.fresh(), folder))
+        else:
+            with pytest.raises(Conflict):
+                self.store.put(key, write(self.fresh(), folder))
+
+    @rule(key=KEYS, data=st.binary(max_size=20))
+    def put_new(self, key: str, data: bytes) -> None:
+        assert self.store.put_new(key, data) == (key not in self.model)
+        self.model.setdefault(key, data)
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        self.store.delete(key)
+        self.model.pop(key, None)
+
+    @rule(key=KEYS)
+    def look(self, key: str) -> None:
+        held, out = self.model.get(key), self.fresh()
+        if isinstance(held, dict):
+            self.store.get(key, out)
+            assert files(out) == held
+        else:
+            with pytest.raises(NotFound):
+                self.store.get(key, out)
+        if isinstance(held, bytes):
+            assert self.store.read(key) == held
+        else:
+            with pytest.raises(NotFound):
+                self.store.read(key)
+
+    @invariant()
+    def lists(self) -> None:
+        assert self.store.list() == sorted(self.model)
+        assert self.store.list("a") == sorted(key for key in self.model if key == "a" or key.startswith("a/"))
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.place)
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVERGREEN_STORE", raising=False)
+
+
+LikeADict.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestLikeADict = LikeADict.TestCase

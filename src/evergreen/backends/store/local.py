@@ -54,7 +54,7 @@ class LocalStore:
             files = {name: _copy(folder / name, draft / "files" / name) for name in names}
             _write(draft / "manifest.json", json.dumps({"files": files}, indent=1, sort_keys=True).encode())
             _sync_folders(draft)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make(place.parent)
             try:
                 draft.rename(place)
             except OSError as e:
@@ -91,7 +91,7 @@ class LocalStore:
         with self._draft() as draft:
             draft.mkdir(parents=True)
             _write(draft / "object", data)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make(place.parent)
             try:
                 os.link(draft / "object", place)
             except FileExistsError:
@@ -268,6 +268,14 @@ def _write(path: Path, data: bytes) -> None:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, to outlive a power cut."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        _sync(path.parent)
 
 
 def _sync_folders(top: Path) -> None:
