@@ -73,16 +73,13 @@ class Desk:
         else:
             timed = await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, values, ids, unit)
         answers = []
-        error: Exception | None = None
-        for value, id, (result, ms) in zip(values, ids, timed, strict=False):
-            if isinstance(result, Answer):
-                self._note(Given(id, value, result.output, result.model.id, subject), result, ms, consent)
-                answers.append(result)
-            else:
+        for i, (result, _) in enumerate(timed):
+            if not isinstance(result, Answer):
                 self._failed(result)
-                error = result
-        if error is not None:
-            raise error
+                raise result if len(values) == 1 else at_place(result, i)
+            answers.append(result)
+        for value, id, answer, (_, ms) in zip(values, ids, answers, timed, strict=True):
+            self._note(Given(id, value, answer.output, answer.model.id, subject), answer, ms, consent)
         return answers
 
     def recall(self, id: str) -> Given | None:
@@ -198,6 +195,12 @@ class Desk:
             tally[0 if answered else 1] += 1
             tally[2] += ms
         self._schedule()
+
+
+def at_place(error: EvergreenError, i: int) -> EvergreenError:
+    """Say which of several things sent together an error is about."""
+    error.field = f"[{i}].{error.field}" if error.field else f"[{i}]"
+    return error
 
 
 class Ids:

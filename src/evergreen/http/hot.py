@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from evergreen.core.errors import EvergreenError, InvalidInput
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.auth import Raw, Role, demand
+from evergreen.http.desk import Desk, at_place
 from evergreen.http.edge import too_large
 from evergreen.http.errors import answer
 from evergreen.stages.collect import admit
 
 if TYPE_CHECKING:
-    from evergreen.http.desk import Desk
     from evergreen.http.origins import Head
     from evergreen.http.serving import Serving
 
@@ -202,10 +202,7 @@ def _admit(desk: Desk, rows: Sequence[Json], id: str | None, single: bool) -> li
         try:
             samples.append(admit(desk.loop, row, origin="http", id=id))
         except EvergreenError as e:
-            if single:
-                raise
-            where = f"[{i}]" if not e.field else f"[{i}].{e.field}"
-            raise type(e)(f"sample {i}: {e}", field=where, hint=e.hint) from e
+            raise e if single else at_place(e, i)  # noqa: B904 - the same error, with its place
     return samples
 
 
