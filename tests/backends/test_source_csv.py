@@ -176,6 +176,12 @@ def test_what_cannot_be_read_says_why(tmp_path):
     assert e.value.field == "path"
 
 
+def test_a_link_to_itself_says_why(tmp_path):
+    (tmp_path / "log.csv").symlink_to(tmp_path / "log.csv")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        source(tmp_path).pull(None, 9)
+
+
 def test_missing_folders_are_no_error(tmp_path):
     assert source(tmp_path, path="no/such/log.csv").pull(None, 9) == Pulled((), (), None)
 

@@ -179,6 +179,8 @@ def _siblings(path: Path) -> Iterator[os.DirEntry[str]]:
 
 def _moved(path: Path, place: Place) -> tuple[Path, BinaryIO] | None:
     for entry in _siblings(path):
+        if not place.at and not entry.name.startswith(path.name):
+            continue  # nothing was read by which to know it again: the inode may be somebody else's by now
         if entry.inode() == place.ino and entry.is_file() and Path(entry.path) != path:
             file = _open(Path(entry.path))
             if file and _inode(file) == (place.dev, place.ino) and _is_in(file, place):

@@ -22,7 +22,8 @@ MAX_LINE = 1024 * 1024
 MAX_RAW = 2000
 #: A record is expected to have about this many bytes.
 USUAL = 256
-_YES = (True, "true", "True", "TRUE", "1", "yes")
+#: Texts by which a cell says that its subject has agreed.
+_YES = ("true", "yes", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +183,14 @@ class _Reading:
 
     def _incoming(self, row: Mapping[str, Json], raw: bytes, start: int, line: int) -> Incoming:
         self.name = self.name or name_generation(self.file, self.form.prelude, self.began.past)
-        subject = row.get("subject")
+        subject, consent = row.get("subject"), row.get("consent", False)
         return Incoming(
             id=f"{self.name}:{start}:{crc32(raw):08x}",
             row=row,
             where=f"line {line}",
             raw=self._text(raw),
             subject=subject if isinstance(subject, str) and subject else None,
-            consent=row.get("consent") in _YES,
+            consent=consent is True or (isinstance(consent, str) and consent.strip().lower() in _YES),
         )
 
     def _refuse(self, raw: bytes, line: int, reason: str) -> None:
