@@ -20,14 +20,14 @@ from evergreen import engine
 from evergreen.core.records import Event, Model, Run
 from evergreen.core.states import OPEN_RUNS, ModelState
 from evergreen.stages import dataset, rollout
-from evergreen.stages.run import queue
+from evergreen.stages.run import training
 
 #: The functions between whose lines the power is cut.
 PLACES = {
     "tick": engine.tick,
-    "queue": queue.queue,
-    "start": queue.start,
-    "succeed": queue._succeed,
+    "queue": training.queue,
+    "start": training.start,
+    "succeed": training._succeed,
     "freeze": dataset.freeze,
     "raise": rollout._raise,
 }

@@ -9,12 +9,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import evergreen
+from evergreen import engine
+from evergreen.core.loop import Loop
 from evergreen.core.records import Dataset, Event, Model, Run
 from evergreen.core.states import ModelState, RunState
 
@@ -96,3 +100,39 @@ def check(home: Path, *, models: int, samples: int) -> None:
         assert champions == 1
     finally:
         project.ledger.close()
+
+
+def test_a_trainer_that_is_killed_is_tried_again_under_the_next_attempt(tmp_path: Path) -> None:
+    slow = TOML.replace(':Majority"', ':Majority", sleep_s = 20.0')
+    (tmp_path / "evergreen.toml").write_text(slow)
+    write(tmp_path / "data/log.jsonl", 50, 0)
+    project = evergreen.open(tmp_path / "evergreen.toml")
+    (loop,) = project.loops.values()
+    try:
+        until(loop, lambda: begun(tmp_path, 1) is not None)
+        os.kill(begun(tmp_path, 1) or 0, signal.SIGKILL)
+        until(loop, lambda: begun(tmp_path, 2) is not None)
+        (run,) = loop.ledger.find(Run, "l")
+        assert (run.state, run.attempt) == (RunState.RUNNING, 2)
+        lost = [e.because for e in loop.ledger.find(Event, "l") if e.frm == "running"]
+        assert len(lost) == 1
+        assert "attempt 2 follows" in lost[0]
+        engine.cancel(loop, by="ann", why="enough seen")
+        until(loop, lambda: loop.ledger.last(Run, "l", RunState.CANCELLED) is not None)
+    finally:
+        project.ledger.close()
+
+
+def begun(home: Path, attempt: int) -> int | None:
+    """Return the trainer's pid once it has begun an attempt."""
+    text = [p.read_text() for p in (home / ".evergreen/runs").glob(f"*-{attempt}/begun")]
+    return int(text[0]) if text and text[0] else None
+
+
+def until(loop: Loop, done: Callable[[], bool]) -> None:
+    """Tick until something is so, for half a minute at most."""
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        engine.tick(loop)
+        time.sleep(0.05)

@@ -80,8 +80,7 @@ class Snapshot:
     """What a dataset would hold if it were frozen now; costs a few look-ups, whatever its size."""
 
     usable: int  #: labelled, accepted samples
-    new: int  #: of those, the ones that came after the last dataset was frozen
-    version: int  #: of the last dataset; 0 if there is none
+    new: int  #: of those, the ones that no run was queued for yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

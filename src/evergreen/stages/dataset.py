@@ -19,11 +19,14 @@ from evergreen.core.records import Dataset, Run, Sample, Snapshot
 
 
 def latest(loop: Loop) -> Snapshot:
-    """Say what a dataset would hold now. Reads counters, not samples."""
+    """Say what a dataset would hold now. Reads counters, not samples.
+
+    New is what no run was queued for: a dataset that was frozen before the lights went out does not count.
+    """
     usable = loop.ledger.counts(loop.name).usable
-    last = loop.ledger.last(Dataset, loop.name)
-    whole = next((d for d in loop.ledger.find(Dataset, loop.name, newest_first=True) if d.origin is None), None)
-    return Snapshot(usable=usable, new=usable - (whole.collected if whole else 0), version=last.version if last else 0)
+    runs = loop.ledger.find(Run, loop.name, newest_first=True)
+    last = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
+    return Snapshot(usable=usable, new=usable - (loop.ledger.get(Dataset, last).collected if last else 0))
 
 
 def freeze(loop: Loop, run: Run) -> Dataset:

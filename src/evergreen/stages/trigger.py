@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from evergreen.core.config import TriggerConfig
 from evergreen.core.loop import Loop
-from evergreen.core.records import Dataset, Run, Snapshot
+from evergreen.core.records import Run, Snapshot
 from evergreen.core.states import OPEN_RUNS, RunState
 
 
@@ -59,12 +59,12 @@ def look(loop: Loop, data: Snapshot) -> Run | None:
     if loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None:
         return None
     decision = due(loop.config.trigger, _facts(loop, data))
-    if decision.looked:
-        loop.ledger.remember("looked", loop.name, loop.now().isoformat())
-    if decision.train:
+    if decision.train:  # the queued run itself is the memory of this look
         return Run(id=loop.new_id(), loop=loop.name, state=RunState.QUEUED, why=decision.because)
     if decision.looked:
-        _skip(loop, decision.because, data.usable)
+        with loop.ledger.together():
+            loop.ledger.remember("looked", loop.name, loop.now().isoformat())
+            _skip(loop, decision.because, data.usable)
     return None
 
 
@@ -88,11 +88,14 @@ def _skip(loop: Loop, because: str, usable: int) -> None:
 
 def _facts(loop: Loop, data: Snapshot) -> Facts:
     looked = loop.ledger.recall("looked", loop.name)
-    last = loop.ledger.last(Dataset, loop.name)
+    runs = loop.ledger.find(Run, loop.name, newest_first=True)
+    queued = next((r.at for r in runs if r.dataset is not None and r.at is not None), None)
+    own = next((r.at for r in runs if r.by == "trigger" and r.at is not None), None)
+    looks = [t for t in (own, datetime.fromisoformat(looked) if looked else None) if t is not None]
     now = loop.now()
     return Facts(
         usable=data.usable,
         new=data.new,
-        since_look=now - datetime.fromisoformat(looked) if looked else None,
-        since_start=now - last.at if last is not None and last.at is not None else None,
+        since_look=now - max(looks) if looks else None,
+        since_start=now - queued if queued is not None else None,
     )

@@ -15,8 +15,9 @@ def status(loop: Loop) -> dict[str, Any]:
     """Return champion, samples, run in progress, rollout and the last event."""
     ledger, name = loop.ledger, loop.name
     counts = ledger.counts(name)
-    datasets = ledger.find(Dataset, name, newest_first=True)
-    whole = next((d for d in datasets if d.origin is None), None)
+    dataset = ledger.last(Dataset, name)
+    runs = ledger.find(Run, name, newest_first=True)
+    learnt = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
     champion = ledger.last(Model, name, ModelState.CHAMPION)
     challenger = ledger.last(Model, name, *ON_THE_WAY)
     last = ledger.last(Event, name)
@@ -28,15 +29,15 @@ def status(loop: Loop) -> dict[str, Any]:
         "rollout": _model(loop, challenger),
         "samples": {
             "collected": counts.usable,
-            "new": counts.usable - (whole.collected if whole else 0),
+            "new": counts.usable - (ledger.get(Dataset, learnt).collected if learnt else 0),
             "unlabelled": counts.unlabelled,
             "pending": counts.pending,
             "rejected": counts.rejected,
             "quarantined": counts.quarantined,
         },
-        "dataset": None if not datasets else _pick(datasets[0], "version", "train", "holdout", "digest", "at"),
+        "dataset": None if dataset is None else _pick(dataset, "version", "train", "holdout", "digest", "at"),
         "run": _run(ledger.last(Run, name, *OPEN_RUNS)),
-        "last_run": _run(ledger.last(Run, name)),
+        "last_run": _run(runs[0] if runs else None),
         "trigger": {
             "auto": rules.auto,
             "every_s": rules.every.total_seconds() if rules.every else None,
