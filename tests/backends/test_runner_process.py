@@ -212,10 +212,11 @@ def test_a_server_killed_while_it_starts_a_training(store: Store, tmp_path: Path
 
 
 def test_a_training_goes_on_without_its_server(store: Store, tmp_path: Path) -> None:
-    told = ticket(store, tmp_path, recipe={"sleep_s": 1})
-    start_in_another(tmp_path, told, "returned").communicate()
+    recipe = home_recipe(tmp_path, "while not os.path.exists('go'): time.sleep(0.02)\nreturn super().train(job)")
+    start_in_another(tmp_path, ticket(store, tmp_path, recipe=recipe), "returned").communicate()
     runner = made(tmp_path, store)
-    assert wait_for(runner, "r1-1", lambda progress: progress.step > 0).state == "running"
+    assert wait_for(runner, "r1-1", lambda progress: progress.phase == "training" or ended(progress)).state == "running"
+    (tmp_path / "go").touch()
     assert wait_for(runner, "r1-1", ended).state == "done"
 
 
@@ -271,13 +272,13 @@ def test_the_watchdog_ends_a_recipe_that_never_reports(runner: ProcessRunner, st
     gone(pid)
 
 
-def test_poll_ends_a_child_whose_watchdog_does_not_bark(
-    runner: ProcessRunner, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handle = runner.start(ticket(store, tmp_path, recipe={"sleep_s": 30}, limit_s=1))
+def test_poll_ends_a_child_whose_watchdog_does_not_bark(runner: ProcessRunner, store: Store, tmp_path: Path) -> None:
+    handle = runner.start(ticket(store, tmp_path, recipe={"sleep_s": 90}, limit_s=60))
     pid = begun(runner, handle, tmp_path)
     os.kill(pid, signal.SIGSTOP)
-    monkeypatch.setattr(process, "_SLACK_S", 0.0)
+    os.utime(run_folder(tmp_path).begun, (time.time() - 80,) * 2)
+    assert runner.poll(handle).state == "running"
+    os.utime(run_folder(tmp_path).begun, (time.time() - 100,) * 2)
     late = wait_for(runner, handle, ended)
     assert (late.state, late.failure) == ("failed", "time_limit")
     gone(pid)

@@ -105,7 +105,7 @@ class ProcessRunner:
             if late := _late(folder):
                 folder.end(late)
                 _signal(folder, signal.SIGKILL)
-                return late
+                return folder.ended() or late  # the first result stands
             return folder.pulse() or Progress("running", "starting")
         if result := folder.ended():  # it ended between the two looks
             return result
