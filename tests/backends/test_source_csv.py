@@ -112,7 +112,7 @@ def test_a_quote_that_is_never_closed_costs_one_line(tmp_path):
     lines = [b"a,b", b'1,"2', *(b"%d,x" % i for i in range(300)), b""]
     pulled = read(tmp_path, b"\n".join(lines))
     assert [row.row["a"] for row in pulled.rows] == [str(i) for i in range(300)]
-    assert reasons(pulled) == [("line 2", "a quote that opens in it is not closed within 100 lines")]
+    assert reasons(pulled) == [("line 2", "a quote that opens in it is not closed within 100 lines or 64 KiB")]
 
 
 def test_a_stray_quote_does_not_join_good_lines(tmp_path):

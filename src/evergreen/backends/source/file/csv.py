@@ -125,7 +125,7 @@ class _Csv:
             except _Dry:
                 break
             except _Unclosed:
-                reason = f"a quote that opens in it is not closed within {OPEN_LINES} lines"
+                reason = f"a quote that opens in it is not closed within {OPEN_LINES} lines or 64 KiB"
             except csv.Error as e:
                 reason = f"not CSV: {e}"
             if not reason and (not known or not known.isdisjoint(cells)) and (names := _header(cells, known)):
