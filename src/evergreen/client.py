@@ -44,7 +44,9 @@ def _tree(cls: type[EvergreenError]) -> Iterator[type[EvergreenError]]:
         yield from _tree(sub)
 
 
-_CLASSES = {cls.code: cls for cls in _tree(EvergreenError) if cls is not JobFailed}
+_CLASSES = {
+    cls.code: cls for cls in _tree(EvergreenError) if cls is not JobFailed and cls.__module__ == EvergreenError.__module__
+}
 
 
 def error_of(status: int, body: Any) -> EvergreenError:

@@ -13,20 +13,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from evergreen.cli import terminal
     from evergreen.cli.app import app
+    from evergreen.cli.opening import Misuse
     from evergreen.core.errors import ConfigError, EvergreenError
 
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         code = app(list(argv) if argv is not None else None, prog_name="evergreen", standalone_mode=False)
     except usage_error as e:
-        if said := getattr(e, "message", str(e)):  # else the help was shown, for want of a command
+        if said := e.format_message():  # type: ignore[attr-defined]  # else the help was shown, for want of a command
             terminal.fail(said, hint=_help_for(e))
         return 2
     except EvergreenError as e:
         if os.environ.get("EVERGREEN_DEBUG") == "1":
             raise
         terminal.fail(str(e), field=e.field, hint=e.hint)
-        return 2 if isinstance(e, ConfigError) else 1
+        return 2 if isinstance(e, ConfigError | Misuse) else 1
     except (KeyboardInterrupt, typer.Abort):
         terminal.say("stopped")
         return 130

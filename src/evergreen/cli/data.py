@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from evergreen.cli import terminal
-from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, opened, pick, shift
+from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, Misuse, opened, pick, shift
 from evergreen.core.errors import EvergreenError, InvalidInput, NoConsent, NotFound
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def collect(
         for name in files:
             if name != "-" and not Path(name).is_file():
                 known = ", ".join(project.loops)
-                raise InvalidInput(f"there is no file {name}", field="FILE", hint=f"The loops are: {known}")
+                raise Misuse(f"there is no file {name}", field="FILE", hint=f"The loops are: {known}")
         for name in files:
             said.append(_stdin(one) if name == "-" else _file(one, Path(name)))
     if as_json:
@@ -159,9 +159,9 @@ def export(
 ) -> None:
     """Write a frozen dataset out."""
     if format not in ("csv", "jsonl"):
-        raise InvalidInput(f'"{format}" is not a format', field="--format", hint="There are: csv, jsonl")
+        raise Misuse(f'"{format}" is not a format', field="--format", hint="There are: csv, jsonl")
     if side not in ("train", "holdout", "all"):
-        raise InvalidInput(f'"{side}" is not a side', field="--side", hint="There are: train, holdout, all")
+        raise Misuse(f'"{side}" is not a side', field="--side", hint="There are: train, holdout, all")
     with opened(config) as project, tempfile.TemporaryDirectory() as temporary:
         one, folder = pick(project, loop), Path(temporary) / "dataset"
         number = _fetch(one, version, folder)
@@ -191,7 +191,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         with out.open("x", encoding="utf-8", newline="") as stream:
             yield stream
     except FileExistsError:
-        raise InvalidInput(f"{out} exists already", field="--out", hint="Name another file.") from None
+        raise Misuse(f"{out} exists already", field="--out", hint="Name another file.") from None
 
 
 def _rows(folder: Path, sides: tuple[str, ...]) -> Iterator[tuple[str, Row]]:

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evergreen.cli import following, terminal
-from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, ReasonOption, opened, pick, server, who
-from evergreen.core.errors import InvalidInput
+from evergreen.cli.opening import (
+    ConfigOption,
+    JsonOption,
+    LoopArgument,
+    Misuse,
+    ReasonOption,
+    opened,
+    pick,
+    server,
+    who,
+)
+from evergreen.core.errors import AlreadyWaiting
 
 if TYPE_CHECKING:
     from evergreen.core.loop import Loop
@@ -114,8 +124,16 @@ def _train(
     project: Project, loop: Loop, why: str, force: bool, file: Path | None, options: list[str] | None, as_json: bool
 ) -> None:
     from evergreen import engine
+    from evergreen.core.records import Run
+    from evergreen.core.states import OPEN_RUNS
 
-    run = _ask(loop, why, force, file, options)
+    try:
+        run = _ask(loop, why, force, file, options)
+    except AlreadyWaiting:
+        run = loop.ledger.last(Run, loop.name, *OPEN_RUNS)
+        if run is None or file is not None or options:
+            raise
+        terminal.say("A training waits or runs already; this is it.")
     try:
         model = following.follow(project, loop, run)
     except KeyboardInterrupt:
@@ -146,7 +164,7 @@ def _overrides(words: list[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise InvalidInput(f"{word!r} is not KEY=VALUE", field="--set", hint="--set model=logistic")
+            raise Misuse(f"{word!r} is not KEY=VALUE", field="--set", hint="--set model=logistic")
         try:
             read[key] = json.loads(value)
         except ValueError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evergreen.cli import terminal
-from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, ReasonOption, opened, pick, shift, who
+from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, Misuse, ReasonOption, opened, pick, shift, who
 from evergreen.core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _of_file(loop: Loop, path: Path) -> tuple[list[Row], str, int]:
     from evergreen.core.recipe import Row
 
     if not path.is_file():
-        raise InvalidInput(f"there is no file {path}", field="--data")
+        raise Misuse(f"there is no file {path}", field="--data")
     source = loop.open_file(path.resolve())
     rows: list[Row] = []
     unusable, cursor, more = 0, None, True
@@ -204,5 +204,5 @@ def _number(text: str) -> int:
     """Read "3" or "v3"."""
     digits = text.removeprefix("v")
     if not digits.isdecimal():
-        raise InvalidInput(f"{text!r} is not a version", field="VERSION", hint="`evergreen models` lists them.")
+        raise Misuse(f"{text!r} is not a version", field="VERSION", hint="`evergreen models` lists them.")
     return int(digits)

@@ -31,6 +31,10 @@ LoopArgument = Annotated[str | None, typer.Argument(metavar="[LOOP]", help="May 
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; it goes into the history.")]
 
 
+class Misuse(InvalidInput):
+    """The command was used wrongly."""
+
+
 def find(config: Path) -> Path:
     """Return the configuration file: where it was said, or (by its bare name) in this folder or one above."""
     if config.is_dir():
@@ -63,7 +67,7 @@ def pick(project: Project, name: str | None) -> Loop:
         return next(iter(project.loops.values()))
     if not project.loops:
         raise NotFound("this project has no loop", hint="Add a [loops.NAME] table to evergreen.toml.")
-    raise InvalidInput("which loop?", field="LOOP", hint=f"There are: {', '.join(project.loops)}")
+    raise Misuse("which loop?", field="LOOP", hint=f"There are: {', '.join(project.loops)}")
 
 
 def shift(project: Project, words: list[str], what: str) -> tuple[Loop, list[str]]:
@@ -75,7 +79,7 @@ def shift(project: Project, words: list[str], what: str) -> tuple[Loop, list[str
     else:
         loop, rest = pick(project, None), words
     if not rest:
-        raise InvalidInput(f"{what} is missing", field=what, hint="--help shows how the command is used.")
+        raise Misuse(f"{what} is missing", field=what, hint="--help shows how the command is used.")
     return loop, rest
 
 
