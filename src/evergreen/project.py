@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +52,8 @@ def open(path: str | Path = "evergreen.toml") -> Project:
     path = Path(path).resolve()
     home = path.parent
     raw = config.read(path)
+    if str(home) not in sys.path:  # a project's own recipes and backends: "module:Class"
+        sys.path.append(str(home))
     doors = [plugins.make("doors", use, home=home) for use in _doors(raw, path.name)]
     for door in doors:
         raw = door.settings(raw)
@@ -90,7 +93,7 @@ def _open_file(home: Path, path: Path) -> Source:
     if kind is None:
         raise ConfigError(f"{path.name} is none of: {', '.join(FILES)}", field="file")
     name = path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
-    source: Source = plugins.make("sources", Use.model_validate({"use": kind, "path": name}), home=home)
+    source: Source = plugins.make("sources", Use.model_validate({"use": kind, "path": name, "whole": True}), home=home)
     return source
 
 

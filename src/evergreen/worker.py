@@ -73,6 +73,9 @@ class Clock:
         self._stop = False
         self._me = holder()
         self._thread = Thread(target=self._run, name="clock", daemon=True)
+        for loop in loops:
+            if hasattr(loop.runner, "on_change"):  # a runner that can tell when a training has ended
+                loop.runner.on_change = self.wake
 
     def start(self) -> None:
         """Begin."""

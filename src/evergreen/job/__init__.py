@@ -22,6 +22,8 @@ from evergreen.core.records import Json
 
 _LATENCY_ROWS = 50
 _LATENCY_S = 5.0
+#: Inputs whose answers are kept, so that the serving side can see whether it gets the same.
+_PROBES = 20
 _LIBRARIES = (
     "numpy",
     "scipy",
@@ -201,6 +203,8 @@ class _Attempt:
         try:
             scores = _scores(recipe, predictor, rows)
             latency_ms = _latency_ms(predictor, rows)
+            probes = [(row.input, predictor.predict([row.input])[0]) for row in rows[:_PROBES]]
+            (self.evaluation / "probes.json").write_bytes(msgspec.json.encode(probes))
             try:
                 recipe.report(self.out, predictor, rows, folder)
             except Exception as e:  # noqa: BLE001  a good model is not lost for want of a picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evergreen.core.errors import AlreadyWaiting, EvergreenError
+from evergreen.core.errors import AlreadyWaiting, EvergreenError, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Progress, Ticket
 from evergreen.core.records import Dataset, Json, Model, Run
@@ -34,6 +34,8 @@ def start(loop: Loop) -> None:
         return
     try:
         handle = loop.runner.start(_ticket(loop, run))
+    except Unavailable:
+        return  # the next tick tries again
     except EvergreenError as e:
         because = f"could not be started: {e}"
         loop.ledger.move(
