@@ -18,7 +18,6 @@ _PAGE = 1000
 # Written out, not bound, because an index over a part of a table is used only where the condition is seen to hold.
 _USABLE = text("state = 'accepted' AND label IS NOT NULL")
 _UNSIDED = text("state = 'accepted' AND label IS NOT NULL AND side = ''")
-_OTHER = text("NOT (state = 'accepted' AND label IS NOT NULL)")
 _decode = msgspec.json.Decoder().decode
 _COLUMNS = (
     "seq", "at", "loop", "id", "state", "kind", "input", "output", "label", "weight", "side", "origin", "subject",
@@ -62,10 +61,8 @@ def _wanted(
     c, said = samples.c, [samples.c.loop == loop]
     if state is SampleState.ACCEPTED and labelled:
         said.append(_UNSIDED if side == "" else _USABLE)  # type: ignore[arg-type]
-    elif state is SampleState.ACCEPTED:
-        said.append(c.state == state.value)
     else:
-        said += [_OTHER, c.state == state.value]  # type: ignore[list-item]
+        said.append(c.state == state.value)
         if labelled:
             said.append(c.label.is_not(None))
     if side is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, exc, insert, select, update
+from sqlalchemy import Connection, exc, insert, select, update
 
 from evergreen.backends.ledger import added, changed, check_change, in_utc, moved, noun, to_json
 from evergreen.backends.ledger.sql.tables import of, revision
@@ -23,14 +23,15 @@ def store(conn: Connection, record: _R, at: datetime) -> _R:
     """Insert a record; the database gives its seq. Raises `AlreadyWaiting` or `Conflict`."""
     table = of[type(record)]
     record = replace(in_utc(record), at=at)
+    values = _spread(record)
     try:
         # In a block of its own, because after an error PostgreSQL would answer nothing more in the outer one.
         with conn.begin_nested():
-            (seq,) = conn.execute(insert(table).values(**_columns(table, record)).returning(table.c.seq)).one()
+            (seq,) = conn.execute(insert(table).values(**values).returning(table.c.seq)).one()
     except exc.IntegrityError as e:
         raise _taken(conn, record) from e
     _rise(conn)
-    return _fresh(replace(record, seq=seq))
+    return _gather(type(record), {**values, "seq": seq})
 
 
 def add(conn: Connection, record: Rec, at: datetime, by: str, because: str) -> Rec:
@@ -47,15 +48,15 @@ def change(
     """Change what is stored, if it still is as the caller knew it, and tell of it if it moved."""
     check_change(known, changes, to, by)
     before = get(conn, type(known), known.id)
-    after = _fresh(changed(known, before, to, changes))
-    table = of[type(known)]
-    values = _columns(table, after)
+    wanted = changed(known, before, to, changes)
+    table, values = of[type(known)], _spread(wanted)
     try:
         with conn.begin_nested():
             conn.execute(update(table).where(table.c.id == known.id).values(**values))
     except exc.IntegrityError as e:
-        raise _taken(conn, after) from e
+        raise _taken(conn, wanted) from e
     _rise(conn)
+    after = _gather(type(known), {**values, "seq": before.seq})
     if to is not None:
         store(conn, moved(before, after, at, by, because), at)
     return after
@@ -67,7 +68,7 @@ def get(conn: Connection, kind: type[Rec], id: str) -> Rec:
     row = conn.execute(select(table).where(table.c.id == id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no {noun(kind)} {id}")
-    return _record(kind, row)
+    return _gather(kind, row._mapping)
 
 
 def find(
@@ -87,32 +88,27 @@ def find(
             return []
         query = query.where(table.c.state.in_([str(s) for s in states]))
     query = query.order_by(table.c.seq.desc() if newest_first else table.c.seq)
-    return [_record(kind, row) for row in conn.execute(query.limit(limit))]
+    return [_gather(kind, row._mapping) for row in conn.execute(query.limit(limit))]
 
 
 def _rise(conn: Connection) -> None:
     conn.execute(update(revision).values(n=revision.c.n + 1))
 
 
-def _columns(table: Table, record: Record) -> dict[str, Any]:
-    """Spread a record over its table: columns for what is asked for, the rest as JSON."""
+def _spread(record: Record) -> dict[str, Any]:
+    """Lay a record out for its table: columns for what is asked for, the rest as JSON in `body`."""
     values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "seq"}
-    columns = {name: values.pop(name) for name in list(values) if name in table.c}
+    columns = {name: values.pop(name) for name in list(values) if name in of[type(record)].c}
     if "state" in columns:
         columns["state"] = str(columns["state"])
     plain = {name: to_json(value, name) for name, value in values.items()}
     return {**columns, "body": "{" + ",".join(f'"{name}":{text}' for name, text in plain.items()) + "}"}
 
 
-def _record(kind: type[_R], row: Row[Any]) -> _R:
-    values = {str(name): value for name, value in row._mapping.items()}
+def _gather(kind: type[_R], row: Mapping[Any, Any]) -> _R:
+    """Make a record of a row; it shares nothing with what the row was made of."""
+    values = {str(name): value for name, value in row.items()}
     return msgspec.convert({**msgspec.json.decode(values.pop("body")), **values}, kind)
-
-
-def _fresh(record: _R) -> _R:
-    """Return a record that shares nothing with the caller's, just as if it had been read."""
-    values = {f.name: getattr(record, f.name) for f in fields(record)}
-    return msgspec.convert({**msgspec.json.decode(msgspec.json.encode(values)), "at": record.at}, type(record))
 
 
 def _taken(conn: Connection, record: Record) -> EvergreenError:

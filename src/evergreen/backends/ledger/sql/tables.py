@@ -83,7 +83,7 @@ samples = Table(
     UniqueConstraint("loop", "id", name="samples_once"),
     Index("samples_usable", "loop", "seq", **_where(_USABLE)),
     Index("samples_unsided", "loop", "seq", **_where(f"{_USABLE} AND side = ''")),
-    Index("samples_other", "loop", "state", "seq", **_where(f"NOT ({_USABLE})")),
+    Index("samples_by_state", "loop", "state", "seq"),
 )
 
 rejects = Table(

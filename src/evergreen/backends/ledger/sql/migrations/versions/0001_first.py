@@ -68,7 +68,7 @@ def _samples() -> None:
     )
     _index("samples", "usable", "loop", "seq", where=_USABLE)
     _index("samples", "unsided", "loop", "seq", where=f"{_USABLE} AND side = ''")
-    _index("samples", "other", "loop", "state", "seq", where=f"NOT ({_USABLE})")
+    _index("samples", "by_state", "loop", "state", "seq")
     op.create_table("rejects", _seq(), *(_text(n) for n in ("loop", "origin", "where", "raw", "reason")), _at())
     _index("rejects", "by_loop", "loop", "seq")
 

@@ -1,0 +1,11 @@
+"""What every ledger promises, as a test class to inherit from."""
+
+from evergreen.testing.ledger.records import RecordContract
+from evergreen.testing.ledger.samples import SampleContract
+from evergreen.testing.ledger.together import TogetherContract
+
+__all__ = ["LedgerContract"]
+
+
+class LedgerContract(SampleContract, RecordContract, TogetherContract):
+    """Inherit, and give a fixture `ledger` that is empty; and `ledger_factory` if another can share its data."""
