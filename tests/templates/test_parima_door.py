@@ -133,7 +133,7 @@ def test_a_training_is_told_as_it_always_was(tmp_path: Path) -> None:
     assert completed["verdict"] == {"outcome": "promote", "because": "first model"}
     assert completed["model_path"] == updated["model_path"]
     assert updated["version"] == 1
-    assert lines[0]["message"] == "Training skipped: Not enough samples: 50 < 100"
+    assert lines[0]["message"] == "Not enough samples: 50 < 100"
     for line in lines:
         assert list(line) == ["timestamp", "event_type", "message", "details"]
         assert datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta(0)

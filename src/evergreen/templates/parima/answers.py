@@ -91,8 +91,10 @@ class Answers:
         """Read the features: flat as they are documented, or wrapped."""
         try:
             asked = _decode(body)
-        except msgspec.DecodeError:
-            asked = self._slack(body)
+        except msgspec.DecodeError as e:
+            raise self._closer(body) or _no_json(e) from e
+        except (UnicodeDecodeError, RecursionError) as e:
+            raise _no_json(e) from e
         if not isinstance(asked, dict):
             raise InvalidInput("the body is not a JSON object with the five features", field="body")
         for wrapper in _WRAPPERS:
@@ -101,15 +103,15 @@ class Answers:
                 return {**around, **inner}
         return asked
 
-    def _slack(self, body: bytes) -> Json:
-        """Find the NaN or Infinity that some programs write into JSON, so that the error can name the field."""
+    def _closer(self, body: bytes) -> InvalidInput | None:
+        """Look for the NaN or Infinity that some programs write into JSON, so that the error can name the field."""
         try:
-            asked = json.loads(body)
+            self._loop.recipe.check(json.loads(body))
+        except InvalidInput as e:
+            return e
         except (ValueError, RecursionError):
-            _decode(body)  # says what is wrong in its own words
-            raise
-        self._loop.recipe.check(asked)
-        raise InvalidInput("the body holds NaN or Infinity, which JSON cannot say", field="body")
+            return None
+        return InvalidInput("the body holds NaN or Infinity, which JSON cannot say", field="body")
 
     # Train
 
@@ -222,7 +224,12 @@ class Answers:
 def refusal(exc: Exception) -> tuple[int, dict[str, Any]]:
     """Say in PARIMA's shape what went wrong."""
     status, body, _ = explain(exc)
-    return status, {"success": False, "error": body["error"]["message"]}
+    error = body["error"]
+    return status, {"success": False, "error": ". ".join(filter(None, (error["message"], error["hint"])))}
+
+
+def _no_json(e: Exception) -> InvalidInput:
+    return InvalidInput(f"the body is not JSON: {e}", field="body")
 
 
 def _wish(body: bytes) -> Mapping[str, Json]:
@@ -231,8 +238,8 @@ def _wish(body: bytes) -> Mapping[str, Json]:
         return {}
     try:
         wish = _decode(body)
-    except msgspec.DecodeError as e:
-        raise InvalidInput(f"the body is not JSON: {e}", field="body") from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise _no_json(e) from e
     if not isinstance(wish, dict):
         raise InvalidInput('the body is not a JSON object: send {"force": true}, for example, or nothing', field="body")
     return wish

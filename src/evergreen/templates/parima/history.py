@@ -37,7 +37,7 @@ class Teller:
     def line(self, event: Event) -> Line | None:
         """Return the line that tells of an event, or None where PARIMA's history has none for it."""
         if event.what == "skipped":
-            return _line(event, "TRAINING_SKIPPED", f"Training skipped: {event.because}", dict(event.details))
+            return _line(event, "TRAINING_SKIPPED", event.because, dict(event.details))
         if event.what != "moved":
             return None
         kind, _, id = event.subject.partition(" ")
@@ -91,7 +91,8 @@ class Teller:
             details["model_path"] = self.model_path(model)
             if model.verdict:
                 details["verdict"] = {"outcome": model.verdict.get("outcome"), "because": model.verdict.get("because")}
-        details |= self._source(run)
+        learnt = model.details.get("model") if model is not None else None  # what "auto" has picked
+        details |= self._source(run) | ({"model_type": learnt} if learnt else {})
         return _line(event, "TRAINING_COMPLETED", "Model training completed successfully", details)
 
     def _updated(self, event: Event, model: Model) -> Line:
