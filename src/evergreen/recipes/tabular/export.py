@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.core.errors import JobFailed
-from evergreen.recipes.tabular.models import Model
+from evergreen.recipes.tabular.models import LEAST_VOTE, Model
 
 _OPSET = [("", 17), ("ai.onnx.ml", 3)]
 _IR = 9
@@ -27,7 +27,10 @@ def write(model: Model, width: int, temperature: float, path: Path) -> None:
     scores, single = graph.trees(model) if model.kind in ("random_forest", "gradient_boosting") else graph.kernel(model)
     graph.node("ArgMax", [scores], "label", axis=1, keepdims=0)
     if model.kind == "random_forest":
-        scores = graph.node("Log", [graph.node("Add", [scores, graph.constant([0.5], single)])])
+        scores = graph.node(
+            "Log",
+            [graph.node("Add", [scores, graph.constant([LEAST_VOTE * len(model.estimator.estimators_)], single)])],
+        )
     scaled = graph.node("Mul", [scores, graph.constant([1.0 / temperature], single)])
     if single:
         graph.node("Softmax", [scaled], "probabilities", axis=1)
@@ -85,9 +88,7 @@ class _Graph:
                 kind="configuration",
                 hint="Set fewer trees, or dataset.max_train.",
             )
-        built: dict[str, list[Any]] = {
-            f"nodes_{k}": [] for k in ("treeids", "nodeids", "featureids", "modes", "values")
-        }
+        built: dict[str, Any] = {f"nodes_{k}": [] for k in ("treeids", "nodeids", "featureids", "modes", "values")}
         built |= {"nodes_truenodeids": [], "nodes_falsenodeids": []}
         built |= {f"target_{k}": [] for k in ("treeids", "nodeids", "ids", "weights")}
         for number, tree in enumerate(trees):
@@ -106,17 +107,10 @@ class _Graph:
             built["target_nodeids"] += at.tolist() + bare.tolist()
             built["target_ids"] += (target + tree["target"]).tolist() + [tree["target"]] * len(bare)
             built["target_weights"] += tree["values"][at, target].tolist() + [0.0] * len(bare)
-        base = {} if model.kind == "random_forest" else {"base_values": _start(model)}
-        out = self.node(
-            "TreeEnsembleRegressor",
-            ["x"],
-            domain="ai.onnx.ml",
-            n_targets=model.classes,
-            aggregate_function="SUM",
-            **base,
-            **built,
-        )
-        return out, True
+        if model.kind == "gradient_boosting":
+            built["base_values"] = _start(model)
+        built |= {"n_targets": model.classes, "aggregate_function": "SUM"}
+        return self.node("TreeEnsembleRegressor", ["x"], None, "ai.onnx.ml", **built), True
 
     def kernel(self, model: Model) -> tuple[str, bool]:
         """Add a scaler and a logistic regression or support vectors, in 64 bits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from evergreen.core.errors import InvalidInput
@@ -11,61 +11,57 @@ from evergreen.recipes.tabular.options import Label
 
 
 class Labels:
-    """The labels of one target column."""
+    """The labels of one target column. Two labels are the same if they are spelt the same."""
 
     def __init__(self, target: str, classes: Sequence[Label] | None) -> None:
         self._target = target
-        self._classes = classes
-        self._allowed = {key(c): c for c in classes or ()}
-        self._spelt = {spelling(c): c for c in classes or ()}
+        self._allowed = {spelling(c): c for c in classes} if classes else None
 
     def read(self, raw: Json, *, text: bool) -> Label:
         """Return the label as its class's own type; `text` says that every cell of the row is text, as in a CSV file.
 
         Raises `InvalidInput` naming the target if there is no label, or one that is not allowed.
         """
-        if raw is None or raw == "" or (isinstance(raw, str) and not raw.strip()):
+        if isinstance(raw, str):
+            raw = raw.strip()
+        if raw is None or raw == "":
             raise InvalidInput(f"{self._target} is missing", field=self._target)
-        if isinstance(raw, float) and not isfinite(raw):
-            raise self._refusal(raw)
         if not isinstance(raw, bool | int | float | str):
             raise InvalidInput(f"{self._target} is {type(raw).__name__}, not a label", field=self._target)
-        if self._classes is not None:
-            return self._known(raw)
+        if isinstance(raw, float) and not isfinite(raw):
+            raise self._refusal(raw)
+        if self._allowed is not None:
+            return self._known(raw, self._allowed)
         if isinstance(raw, str):
-            return as_number(raw.strip(), self._target) if text else raw
+            return as_number(raw, self._target) if text else raw
         return int(raw) if isinstance(raw, float) and raw.is_integer() else raw
 
-    def _known(self, raw: Label) -> Label:
-        found = self._allowed.get(key(raw))
+    def _known(self, raw: Label, allowed: Mapping[str, Label]) -> Label:
+        found = allowed.get(spelling(raw))
         if found is None and isinstance(raw, str):
-            found = self._spelt.get(raw.strip())
-            if found is None:
-                found = self._spelt.get(raw.strip().lower())
-            if found is None:
-                number = as_number(raw.strip(), self._target)
-                found = None if isinstance(number, str) else self._allowed.get(key(number))
+            found = allowed.get(raw.lower()) if raw.lower() in ("true", "false") else None
+            if found is None:  # "3.0" for 3
+                found = allowed.get(spelling(as_number(raw, self._target)))
         if found is None:
             raise self._refusal(raw)
         return found
 
     def _refusal(self, raw: Label) -> InvalidInput:
-        allowed = f"; allowed are {', '.join(map(str, self._classes))}" if self._classes else ""
+        allowed = f"; allowed are {', '.join(self._allowed)}" if self._allowed else ""
         return InvalidInput(f"{self._target} is {str(raw)[:80]!r}, which is no label{allowed}", field=self._target)
 
 
-def key(label: Label) -> tuple[str, Label]:
-    """Tell True from 1 and "1", but not 1 from 1.0."""
-    return ("bool" if isinstance(label, bool) else "text" if isinstance(label, str) else "number", label)
-
-
 def spelling(label: Label) -> str:
-    """Write a label as a CSV file and the keys of `probabilities` have it; bools as JSON has them.
+    """Write a label as the keys of `probabilities` have it: bools as JSON does, 3.0 as 3.
 
-    >>> spelling(True), spelling(3), spelling("lod")
+    >>> spelling(True), spelling(3.0), spelling("lod")
     ('true', '3', 'lod')
     """
-    return str(label).lower() if isinstance(label, bool) else str(label)
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
 
 
 def as_number(text: str, field: str) -> int | float | str:

@@ -12,7 +12,11 @@ from evergreen.recipes.tabular.options import ModelKind
 KINDS: tuple[ModelKind, ...] = ("random_forest", "gradient_boosting", "logistic", "svm")
 #: Support vectors cost the square of the rows; more than this many are thinned out, evenly.
 SVM_ROWS = 5000
+#: Added to every share of the votes of a forest.
+LEAST_VOTE = 0.005
 _SLICES = 10
+#: Is told how many trees of how many there are.
+Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,12 @@ class Model:
     def scores(self, x: Any) -> Any:
         """Return one score for each row and class, as 64-bit floats; a softmax of them gives probabilities.
 
-        For a forest the logarithm of its votes (half a vote added, so that none is zero), else the decision function.
+        For a forest the logarithm of its votes (a little added, so that none is zero), else the decision function.
         """
         import numpy as np
 
         if self.kind == "random_forest":
-            trees = len(self.estimator.estimators_)
-            return np.log(self.estimator.predict_proba(x) * trees + 0.5)
+            return np.log(self.estimator.predict_proba(x) + LEAST_VOTE)
         decided = self.estimator.decision_function(x.astype(np.float64))
         if decided.ndim == 1:
             return np.stack([np.zeros_like(decided), decided], axis=1)
@@ -55,31 +58,35 @@ def fit(
     trees: int = 100,
     seed: int = 0,
     threads: int = 1,
-    step: Callable[[int, int], None] = lambda done, total: None,
+    step: Step | None = None,
 ) -> Model:
     """Fit one model to `x` (n × d, 32-bit floats), `y` (0, 1, … for n rows; each class there) and weights.
 
     The numbers a tree adds up are rounded so that 32-bit sums of them are exact: ONNX then decides as
     scikit-learn does, whatever the order of the sum.
     """
-    from threadpoolctl import threadpool_limits
+    import sklearn.ensemble  # noqa: F401  (a limit only reaches the thread pools that are there)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    told = step or _nobody
     with threadpool_limits(threads):
         if kind == "random_forest":
-            model = _forest(x, y, weights, trees, seed, threads, step)
+            model = _forest(x, y, weights, trees, seed, threads, told)
         elif kind == "gradient_boosting":
-            model = _boosting(x, y, weights, trees, seed, step)
+            model = _boosting(x, y, weights, trees, seed, told)
         elif kind == "logistic":
             model = _logistic(x, y, weights)
         else:
-            model = _svm(x, y, weights, seed)
-    step(1, 1)
+            model = _svm(x, y, weights)
+    told(1, 1)
     return model
 
 
-def _forest(
-    x: Any, y: Any, weights: Any, trees: int, seed: int, threads: int, step: Callable[[int, int], None]
-) -> Model:
+def _nobody(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _forest(x: Any, y: Any, weights: Any, trees: int, seed: int, threads: int, step: Step) -> Model:
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(n_estimators=0, random_state=seed, n_jobs=threads, warm_start=True)
@@ -97,7 +104,7 @@ def _forest(
     return Model("random_forest", forest, int(y.max()) + 1, len(y))
 
 
-def _boosting(x: Any, y: Any, weights: Any, rounds: int, seed: int, step: Callable[[int, int], None]) -> Model:
+def _boosting(x: Any, y: Any, weights: Any, rounds: int, seed: int, step: Step) -> Model:
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -129,19 +136,19 @@ def _logistic(x: Any, y: Any, weights: Any) -> Model:
     return Model("logistic", pipeline, int(y.max()) + 1, len(y))
 
 
-def _svm(x: Any, y: Any, weights: Any, seed: int) -> Model:
+def _svm(x: Any, y: Any, weights: Any) -> Model:
     import numpy as np
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    kept = thinned(y, SVM_ROWS, seed)
-    pipeline = make_pipeline(StandardScaler(), SVC(C=10.0, break_ties=True, random_state=seed))
+    kept = thinned(y, SVM_ROWS)
+    pipeline = make_pipeline(StandardScaler(), SVC(C=10.0, break_ties=True))
     pipeline.fit(x[kept].astype(np.float64), y[kept], svc__sample_weight=weights[kept])
     return Model("svm", pipeline, int(y.max()) + 1, len(kept))
 
 
-def thinned(y: Any, most: int, seed: int) -> Any:
+def thinned(y: Any, most: int) -> Any:
     """Return the places of at most about `most` rows, spread evenly in time; two of every class stay at least."""
     import numpy as np
 

@@ -63,7 +63,7 @@ class TabularOptions(PluginOptions):
     """Features that are categories, not numbers; without `features`, columns of text are found by themselves."""
     ignore: tuple[str, ...] = ()
     """Columns never learned from, such as row ids and the time."""
-    ranges: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = Field({})
     """Lowest and highest value allowed of a numeric feature; anything outside is refused."""
     required: tuple[str, ...] = ()
     """Features that must be there; others may be missing: absent, null, "" or "?"."""

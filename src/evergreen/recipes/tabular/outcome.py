@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evergreen.core.records import Json
 from evergreen.core.recipe import Row
+from evergreen.core.records import Json
 from evergreen.recipes.tabular.options import OutcomeOptions
 
 #: A row may judge others only if its own outcome was at least this good.
 GOOD_ENOUGH = 0.5
+_LARGEST = 1e300
 
 
 def weight(options: OutcomeOptions, value: Mapping[str, Json]) -> float:
@@ -24,11 +25,11 @@ def weight(options: OutcomeOptions, value: Mapping[str, Json]) -> float:
     """
     if options.column not in value:
         return 1.0
-    after = value[options.column]
-    if not _measured(after):
+    after = _measurement(value[options.column])
+    if after is None:
         return options.unknown
-    before = value.get(options.before) if options.before else None
-    held = min(options.target, before) if _measured(before) and before > 0 else options.target
+    before = _measurement(value.get(options.before)) if options.before else None
+    held = min(options.target, before) if before is not None and before > 0 else options.target
     rise = (after / held - options.bad) / (options.good - options.bad)
     rise = min(1.0, max(0.0, rise))
     return options.floor + (1.0 - options.floor) * rise * rise * (3.0 - 2.0 * rise)
@@ -39,7 +40,7 @@ def judges(options: OutcomeOptions, row: Row) -> bool:
     value = row.input
     if not isinstance(value, Mapping) or options.column not in value:
         return True
-    return _measured(value[options.column]) and weight(options, value) >= GOOD_ENOUGH
+    return _measurement(value[options.column]) is not None and weight(options, value) >= GOOD_ENOUGH
 
 
 def summary(options: OutcomeOptions, inputs: Sequence[Json]) -> dict[str, Json]:
@@ -49,7 +50,7 @@ def summary(options: OutcomeOptions, inputs: Sequence[Json]) -> dict[str, Json]:
     `bad` (weight `floor`), `mean_weight` and `mean_lowered_weight` (over measured rows below 1).
     """
     logged = [value for value in inputs if isinstance(value, Mapping) and options.column in value]
-    measured = [weight(options, value) for value in logged if _measured(value[options.column])]
+    measured = [weight(options, value) for value in logged if _measurement(value[options.column]) is not None]
     lowered = [w for w in measured if w < 1.0]
     total = sum(measured) + options.unknown * (len(logged) - len(measured)) + (len(inputs) - len(logged))
     return {
@@ -77,5 +78,5 @@ def sentence(options: OutcomeOptions, figures: Mapping[str, Json]) -> str:
     )
 
 
-def _measured(value: Json) -> bool:
-    return value.__class__ in (float, int) and abs(value) < float("inf")
+def _measurement(cell: Json) -> float | None:
+    return float(cell) if cell.__class__ in (float, int) and abs(cell) <= _LARGEST else None

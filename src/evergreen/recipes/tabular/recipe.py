@@ -8,12 +8,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import ClassVar
 
-from evergreen.core.errors import JobFailed
 from evergreen.core.recipe import Datum, Job, PluginOptions, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
 from evergreen.recipes.tabular import outcome
-from evergreen.recipes.tabular.columns import Columns, missing
-from evergreen.recipes.tabular.labels import Labels, key, spelling
+from evergreen.recipes.tabular.columns import Columns
+from evergreen.recipes.tabular.labels import Labels, spelling
 from evergreen.recipes.tabular.options import TabularOptions
 
 
@@ -72,9 +71,17 @@ class Tabular(Recipe):
         answers = predictor.predict([row.input for row in rows])
         for row, answer in zip(rows, answers, strict=True):
             label = self._labels.read(row.label, text=False)
-            accuracy.append(float(key(answer["label"]) == key(label)))
+            accuracy.append(float(spelling(answer["label"]) == spelling(label)))
             likelihood.append(log(max(answer["probabilities"].get(spelling(label), 0.0), 1e-6)))
         return {"accuracy": accuracy, "log_likelihood": likelihood}
+
+    def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
+        """Write `report.md`, `report.json`, `confusion.png`, `importance.png` and `calibration.png`."""
+        from evergreen.recipes.tabular import predictor as loaded
+        from evergreen.recipes.tabular import report
+
+        own = predictor if isinstance(predictor, loaded.TabularPredictor) else loaded.load(artifact)
+        report.write(self.options, own, rows, folder)
 
     def describe(self, value: Json) -> Mapping[str, float]:
         """Return the numeric features of an input."""

@@ -11,7 +11,7 @@ from evergreen.core.errors import JobFailed
 from evergreen.core.recipe import Row
 from evergreen.core.records import Json
 from evergreen.recipes.tabular import choose, models
-from evergreen.recipes.tabular.labels import Labels, key
+from evergreen.recipes.tabular.labels import Labels, spelling
 from evergreen.recipes.tabular.layout import Layout, learn
 from evergreen.recipes.tabular.options import Label, TabularOptions
 
@@ -37,9 +37,10 @@ def fit(
     *,
     seed: int = 0,
     threads: int = 1,
-    report: Report = lambda phase, step, total, metrics: None,
+    report: Report | None = None,
 ) -> Fitted:
     """Learn from rows, oldest first. Raises `JobFailed` where there is nothing to tell apart."""
+    report = report or _silent
     rows = [row for row in rows if row.weight > 0 and row.label is not None and isinstance(row.input, dict)]
     rows, classes, few = _classes(options, rows)
     layout = learn(options, [row.input for row in rows])
@@ -80,28 +81,40 @@ def fit(
     return Fitted(model, layout, classes, choice.temperature, x, y, details)
 
 
+def _silent(phase: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+    """Tell nobody."""
+
+
 def _classes(options: TabularOptions, rows: list[Row]) -> tuple[list[Row], tuple[Label, ...], dict[str, int]]:
     """Return the rows and classes that can be learned; a class with a single row cannot."""
     labels = Labels(options.target, options.classes)
-    counts = Counter(key(labels.read(row.label, text=False)) for row in rows)
-    few = {str(name): n for (_, name), n in counts.items() if n < 2}
-    kept = [row for row in rows if counts[key(labels.read(row.label, text=False))] >= 2]
-    found = {key(c): c for c in (labels.read(row.label, text=False) for row in kept)}
-    if len(found) < 2:
+    found: dict[str, Label] = {}
+    for row in rows:
+        label = labels.read(row.label, text=False)
+        found[spelling(label)] = label
+    counts = Counter(spelling(row.label) for row in rows)
+    few = {name: counts.pop(name) for name, n in list(counts.items()) if n < 2}
+    if len(counts) < 2:
         raise JobFailed(
-            f"there are {len(rows)} rows to learn from, with {len(found)} class(es) of at least two rows; two are needed",
+            f"there are {len(rows)} rows to learn from, with {len(counts)} classes of two rows or more; two are needed",
             kind="configuration",
             hint="Collect more labelled samples, or look at the target column.",
         )
-    order = {key(c): i for i, c in enumerate(options.classes or ())}
-    ordered = sorted(found, key=lambda k: (order.get(k, 0), k[0], k[1]))
-    return kept, tuple(found[k] for k in ordered), few
+    order = {spelling(c): i for i, c in enumerate(options.classes or ())}
+    classes = sorted((found[name] for name in counts), key=lambda c: (order.get(spelling(c), 0), *_natural(c)))
+    return [row for row in rows if spelling(row.label) in counts], tuple(classes), few
+
+
+def _natural(label: Label) -> tuple[bool, float, str]:
+    """Sort numbers by size, before texts."""
+    text = isinstance(label, str)
+    return text, 0.0 if text else float(label), str(label)
 
 
 def _arrays(layout: Layout, rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Any, Any, Any]:
     import numpy as np
 
-    places = {key(c): i for i, c in enumerate(classes)}
+    places = {spelling(c): i for i, c in enumerate(classes)}
     x = np.array([layout.encode(row.input) for row in rows], dtype=np.float32)
-    y = np.array([places[key(row.label)] for row in rows])
+    y = np.array([places[spelling(row.label)] for row in rows])
     return x, y, np.array([row.weight for row in rows], dtype=np.float64)
