@@ -27,7 +27,7 @@ check: $(VENV)/dev  ## format, lint, types, imports, sizes, pages that are writt
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 3; $(BIN)/lint-imports --no-logo >/dev/null
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tools/sizes.py
 	@$(BIN)/python tools/tree.py --check $$(grep -ls '<!-- tree' AGENTS.md README.md docs/*.md)
 	@$(BIN)/python tools/reference.py --check

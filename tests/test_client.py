@@ -219,6 +219,48 @@ def test_an_answer_that_is_not_ours_means_try_again(status: int) -> None:
     assert isinstance(error_of(status, {"detail": "proxy"}), Unavailable)
 
 
+PROJECT = """
+[http]
+port = 0
+[loops.toy]
+recipe = { use = "evergreen.testing.runner:Majority" }
+runner = { use = "inline" }
+collect.consent = false
+trigger.auto = false
+gate.min_rows = 1
+"""
+
+
+def test_every_call_against_evergreen_itself(tmp_path: Path) -> None:
+    (tmp_path / "evergreen.toml").write_text(PROJECT)
+    command = [sys.executable, "-c", "from evergreen.cli import main; main()", "up"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            url = next(line.split()[-1] for line in process.stderr if line.startswith("Evergreen is up at"))
+            with Client(url, spool=tmp_path / "spool") as c:
+                for i in range(30):
+                    c.sample("toy", {"input": i, "label": "yes"}, id=f"row-{i}")
+                c.sample("toy", {"input": 0, "label": "yes"}, id="row-0")  # once more: not counted
+                c.train("toy", force=True, why="because")
+                until(lambda: c.status("toy")["champion"] is not None)
+                answer = c.predict("toy", 7, unit="ann")
+                assert (answer["output"], answer["model"]["version"]) == ("yes", 1)
+                c.feedback("toy", answer["id"], "no")
+                assert c.status("toy")["samples"]["collected"] == 31
+                assert [m["version"] for m in c.models("toy")] == [1]
+                assert any(e["because"] == "because" for e in c.history("toy", limit=100))
+                assert c.health()["status"] == "ok"
+                with pytest.raises(InvalidInput):
+                    c.sample("toy", {"label": "without input"})
+                with pytest.raises(NotFound):
+                    c.status("nope")
+                assert c.waiting == 0
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
 @settings(max_examples=60, deadline=None)
 @given(acts=st.lists(st.one_of(st.just("put"), st.integers(1, 4), st.just("reopen")), max_size=40))
 def test_a_spool_is_a_queue_whatever_happens(acts: list[str | int], tmp_path_factory: pytest.TempPathFactory) -> None:
