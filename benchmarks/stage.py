@@ -38,7 +38,7 @@ def project(home: Path, *, rows: int = 2000) -> Path:
 def train(home: Path, *more: str) -> None:
     """Train once in the foreground, so that there is a champion."""
     subprocess.run(
-        [sys.executable, "-m", "evergreen.cli", "train", "parima", *more],
+        [sys.executable, "-m", "evergreen", "train", "parima", *more],
         cwd=home,
         check=True,
         stdout=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ def serving(home: Path) -> Iterator[tuple[psutil.Process, str]]:
     """Run `evergreen up` there; give the process and the address."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "evergreen.cli", "up", "--port", str(port)]
+    command = [sys.executable, "-m", "evergreen", "up", "--port", str(port)]
     with process(command, f"{url}/health", cwd=home) as server:
         deadline = time.monotonic() + 30
         while httpx.get(f"{url}/health").status_code != 200 and time.monotonic() < deadline:

@@ -189,7 +189,7 @@ def _lay_down(home: Path) -> None:
 @contextmanager
 def _server(story: Story) -> Iterator[None]:
     """Run `evergreen up` as anybody would, in a process of its own."""
-    command = [sys.executable, "-m", "evergreen.cli", "up", "--port", os.environ.get("EVERGREEN_DEMO_PORT", "0")]
+    command = [sys.executable, "-m", "evergreen", "up", "--port", os.environ.get("EVERGREEN_DEMO_PORT", "0")]
     with (story.home / "server.out").open("wb") as out:
         server = subprocess.Popen(command, cwd=story.home, stdout=out, stderr=subprocess.STDOUT)
     try:

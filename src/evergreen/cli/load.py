@@ -26,7 +26,7 @@ class Load:
         self._threads = [Thread(target=self._ask, args=(n,), daemon=True) for n in range(threads)]
         #: HTTP status (0: no answer at all) -> how often.
         self.statuses: Counter[int] = Counter()
-        #: Model version, as the answer's header says -> how often.
+        #: Model version, as the answer says -> how often.
         self.versions: Counter[str] = Counter()
         self._latencies: list[float] = []
 
@@ -71,9 +71,10 @@ class Load:
                 connection = connection or http.client.HTTPConnection(self._host, timeout=10)
                 connection.request("POST", self._path, body, {"content-type": "application/json"})
                 response = connection.getresponse()
-                response.read()
-                status, version = response.status, response.headers.get("x-model-version", "")
-            except (OSError, http.client.HTTPException):
+                answer = json.loads(response.read())
+                status = response.status
+                version = response.headers.get("x-model-version") or str(answer.get("model_version", ""))
+            except (OSError, ValueError, http.client.HTTPException):
                 connection = None  # counted as status 0
             with self._lock:
                 self.statuses[status] += 1

@@ -130,6 +130,9 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/api/{loop}/training/status", api.status, Role.APP, "Where the loop stands.", gives=(dict[str, Any],)
     ),
+    Endpoint(
+        "GET", "/api/{loop}/status", api.status, Role.APP, "The same, under a shorter name.", gives=(dict[str, Any],)
+    ),
     Endpoint("GET", "/api/{loop}/models", api.models, Role.APP, "Versions, newest first.", gives=(shapes.Models,)),
     Endpoint(
         "GET",
