@@ -1,0 +1,1 @@
+"""Server-rendered pages: overview of loops, one loop, one model, sign-in."""

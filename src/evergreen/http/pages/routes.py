@@ -1,0 +1,257 @@
+"""The pages' routes: what is read, what is shown, and what a person may do from there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from evergreen import engine
+from evergreen.core.errors import EvergreenError, InvalidInput, Unauthorized
+from evergreen.core.loop import Loop
+from evergreen.http.pages import assembly, reading, reports, views, words
+from evergreen.http.pages.live import Pulse
+from evergreen.http.pages.render import STATIC, Renderer, Visitor
+
+T = TypeVar("T")
+#: Rows of the table of models before "show all" is asked for.
+ROWS = 10
+_HTML = {"cache-control": "no-store"}
+
+
+class Loops(Protocol):
+    """What the pages need of a project."""
+
+    @property
+    def loops(self) -> Mapping[str, Loop]: ...
+
+
+class Serving(Protocol):
+    """What the pages need of a running server."""
+
+    @property
+    def project(self) -> Loops: ...
+    @property
+    def locked(self) -> bool: ...
+    @property
+    def closing(self) -> threading.Event: ...
+    def loop(self, name: str) -> Loop: ...
+    def role(self, request: Request) -> Any: ...
+    def csrf(self, request: Request) -> str: ...
+    def check_csrf(self, request: Request, token: str | None) -> None: ...
+    def require(self, request: Request, role: str) -> str: ...
+    def sign_in(self, request: Request, response: Response, key: str) -> Any: ...
+    def sign_out(self, response: Response) -> None: ...
+    async def act(self, fn: Callable[..., T], *args: Any, **kw: Any) -> T: ...
+
+
+def routes(serving: Serving) -> list[BaseRoute]:
+    """Return the routes of all pages and of what they are made with."""
+    pages = Pages(serving)
+    act = [
+        Route(f"/loops/{{name}}/{verb}", pages.doing(verb), methods=["POST"])
+        for verb in ("train", "promote", "rollback", "cancel")
+    ]
+    return [
+        Route("/", pages.guarded(pages.overview), methods=["GET"]),
+        Route("/loops/{name}", pages.guarded(pages.loop), methods=["GET"]),
+        Route("/loops/{name}/models/{version:int}", pages.guarded(pages.model), methods=["GET"]),
+        *act,
+        Route("/login", pages.login, methods=["GET"]),
+        Route("/login", pages.sign_in, methods=["POST"]),
+        Route("/logout", pages.guarded(pages.sign_out), methods=["POST"]),
+        Route("/events", pages.events, methods=["GET"]),
+        Route("/events/{name}", pages.events, methods=["GET"]),
+        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+    ]
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Pages:
+    """Handlers over one running server."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+        self.render = Renderer()
+        self.pulse = Pulse(serving.closing)
+
+    # What is shown
+
+    async def overview(self, request: Request) -> Response:
+        """Show one card per loop."""
+        loops = list(self.serving.project.loops.values())
+        cards = await run_in_threadpool(lambda: [views.summary(reading.card(loop)) for loop in loops])
+        return self._page(request, "overview.html", events="/events", cards=cards, title="Overview")
+
+    async def loop(self, request: Request, error: EvergreenError | None = None) -> Response:
+        """Show one loop; with an error on top if something could not be done."""
+        loop = self.serving.loop(request.path_params["name"])
+        before = _whole(request.query_params.get("before"), "before")
+        facts = await run_in_threadpool(reading.page, loop, before)
+        everything = "all" in request.query_params
+        page = assembly.page(facts, None if everything else ROWS, raw=self._visitor(request).reviews)
+        events = f"/events/{quote(loop.name)}"
+        return self._page(request, "loop.html", error=error, events=events, page=page, before=before, title=loop.name)
+
+    async def model(self, request: Request) -> Response:
+        """Show one model version."""
+        loop = self.serving.loop(request.path_params["name"])
+        version = request.path_params["version"]
+        page = await run_in_threadpool(_model_page, loop, version)
+        title = f"{loop.name} {words.version(version)}"
+        return self._page(request, "model.html", events="", page=page, title=title)
+
+    # What is done
+
+    def doing(self, verb: str) -> Handler:
+        """Return the handler of a form that changes something."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                form = await request.form()
+                self.serving.check_csrf(request, str(form.get("csrf", "")))
+                by = self.serving.require(request, "operator")
+                loop = self.serving.loop(request.path_params["name"])
+                said = await self._do(verb, loop, form, by)
+            except Unauthorized as e:
+                return self._login(request, e, request.url.path.removesuffix(f"/{verb}"))
+            except EvergreenError as e:
+                if e.code == "not_found" and e.field == "loop":
+                    return self._error(request, e)
+                return await self.loop(request, e)
+            return self._back(request, f"/loops/{quote(loop.name)}", said)
+
+        return handle
+
+    async def _do(self, verb: str, loop: Loop, form: FormData, by: str) -> str:
+        why, force = words.cut(str(form.get("why", "")), 500), form.get("force") == "on"
+        act = self.serving.act
+        if verb == "train":
+            await act(engine.ask, loop, by=by, why=why or "asked for on the dashboard", force=force)
+            return "A training was asked for. It begins with the next turn."
+        if verb == "cancel":
+            await act(engine.cancel, loop, by=by, why=why or "cancelled on the dashboard")
+            return "The training was cancelled."
+        if not why:
+            raise InvalidInput("a reason is needed: it goes into the history", field="why")
+        if verb == "rollback":
+            now = await act(engine.rollback, loop, by=by, why=why)
+            return f"Rolled back: {words.version(now.version)} answers."
+        version = _whole(str(form.get("version", "")), "version")
+        if version is None:
+            raise InvalidInput("a version is needed", field="version")
+        await act(engine.promote, loop, version, by=by, why=why, force=force)
+        return f"{words.version(version)} is champion now."
+
+    # Who
+
+    async def login(self, request: Request) -> Response:
+        """Ask for a key."""
+        return self._login(request, None, request.query_params.get("next", "/"))
+
+    async def sign_in(self, request: Request) -> Response:
+        """Begin a session."""
+        form = await request.form()
+        to = local(str(form.get("next", "/")))
+        try:
+            self.serving.check_csrf(request, str(form.get("csrf", "")))
+            response = RedirectResponse(_root(request) + to, 303)
+            self.serving.sign_in(request, response, str(form.get("key", "")))
+        except EvergreenError as e:
+            return self._login(request, e, to)
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End a session."""
+        self.serving.check_csrf(request, str((await request.form()).get("csrf", "")))
+        response = RedirectResponse(_root(request) + "/login", 303)
+        self.serving.sign_out(response)
+        return response
+
+    # What is live
+
+    async def events(self, request: Request) -> Response:
+        """Tell the browser whenever its page has changed."""
+        self.serving.require(request, "app")
+        name = request.path_params.get("name")
+        loops = [self.serving.loop(name)] if name else list(self.serving.project.loops.values())
+        stream = self.pulse.listen(name or "", loops)
+        head = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=head)
+
+    # How
+
+    def guarded(self, page: Handler) -> Handler:
+        """Show a page to those who may read; ask strangers for a key, explain what goes wrong."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                self.serving.require(request, "app")
+                return await page(request)
+            except Unauthorized as e:
+                if request.method == "GET":
+                    where = request.url.path.removeprefix(_root(request))
+                    return RedirectResponse(f"{_root(request)}/login?{urlencode({'next': where})}", 303)
+                return self._login(request, e, "/")
+            except EvergreenError as e:
+                return self._error(request, e)
+
+        return handle
+
+    def _visitor(self, request: Request) -> Visitor:
+        return Visitor.of(self.serving.role(request), locked=self.serving.locked)
+
+    def _page(self, request: Request, template: str, *, error: EvergreenError | None = None, **shown: Any) -> Response:
+        said = "" if error else words.cut(request.query_params.get("said", ""), 200)
+        head = _HTML | ({"retry-after": "1"} if error and error.status == 503 else {})
+        shown |= {"error": error, "said": said, "root": _root(request), "visitor": self._visitor(request)}
+        html = self.render(template, csrf=partial(self.serving.csrf, request), **shown)
+        return Response(html, error.status if error else 200, head, "text/html; charset=utf-8")
+
+    def _login(self, request: Request, error: EvergreenError | None, to: str) -> Response:
+        return self._page(request, "login.html", error=error, events="", title="Sign in", next=local(to))
+
+    def _error(self, request: Request, error: EvergreenError) -> Response:
+        return self._page(request, "error.html", error=error, events="", title="Not possible")
+
+    def _back(self, request: Request, path: str, said: str) -> Response:
+        return RedirectResponse(f"{_root(request)}{path}?{urlencode({'said': said})}", 303)
+
+
+def local(path: str) -> str:
+    """Return a path of this server; anything that would lead elsewhere becomes the overview.
+
+    >>> local("/loops/a"), local("//elsewhere.example"), local("https://elsewhere.example")
+    ('/loops/a', '/', '/')
+    """
+    inside = path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path
+    return path if inside else "/"
+
+
+def _root(request: Request) -> str:
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _whole(text: str | None, field: str) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise InvalidInput(f"{field} is not a whole number", field=field)
+    return int(text)
+
+
+def _model_page(loop: Loop, version: int) -> assembly.ModelPage:
+    model = reading.model(loop.ledger, loop.name, version)
+    facts = reading.card(loop)
+    return assembly.model_page(model, facts, reading.lineage(loop.ledger, model), reports.of(loop, model))
