@@ -45,7 +45,9 @@ def _tree(cls: type[EvergreenError]) -> Iterator[type[EvergreenError]]:
 
 
 _CLASSES = {
-    cls.code: cls for cls in _tree(EvergreenError) if cls is not JobFailed and cls.__module__ == EvergreenError.__module__
+    cls.code: cls
+    for cls in _tree(EvergreenError)
+    if cls is not JobFailed and cls.__module__ == EvergreenError.__module__
 }
 
 
