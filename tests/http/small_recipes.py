@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evergreen.core.errors import InvalidInput
+from evergreen.core.loop import Loop
 from evergreen.core.recipe import Job, PluginOptions, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
 
@@ -65,3 +67,33 @@ class SlowEcho(Echo):
     """The same, answered in a thread."""
 
     quick = False
+
+
+class Door:
+    """Another system's way in."""
+
+    Options = PluginOptions
+
+    def __init__(self, options: PluginOptions, *, home: Path) -> None:
+        self.hot: dict[tuple[str, str], Any] = {}
+
+    def settings(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return raw
+
+    def watch(self, loop: Loop) -> None:
+        """See nothing."""
+
+    def routes(self, serving: Any) -> list[Any]:
+        from starlette.responses import JSONResponse
+        from starlette.routing import Route
+
+        async def models(_: Any) -> Any:
+            return JSONResponse({"door": "routes", "loops": list(serving.project.loops)})
+
+        async def predict(_: Any, body: bytes) -> tuple[int, bytes]:
+            if body == b"raise":
+                raise InvalidInput("as you wish")
+            return 203, b'{"door":"hot","heard":"%s"}' % body
+
+        self.hot = {("POST", "/api/toy/predict"): predict, ("POST", "/decide"): predict}
+        return [Route("/api/toy/models", models)]

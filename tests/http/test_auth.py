@@ -54,6 +54,7 @@ def test_the_table_says_what_was_agreed() -> None:
         "POST /samples": "app",
         "POST /feedback": "app",
         "GET /training/status": "app",
+        "GET /status": "app",
         "GET /models": "app",
         "GET /rollout": "app",
         "GET /history": "app",
@@ -224,3 +225,12 @@ def test_a_token_belongs_to_one_session() -> None:
 @pytest.mark.parametrize("raw", [None, b"", b";;", b"a", b"a=\xff; b=2", b"=x"])
 def test_any_cookie_header_can_be_read(raw: bytes | None) -> None:
     assert isinstance(cookies(raw), dict)
+
+
+def test_what_comes_through_a_proxy_is_not_this_machine(app: App) -> None:
+    for header in ("x-forwarded-for", "forwarded"):
+        for method, path in (("GET", "/api/toy/models"), ("POST", "/api/toy/predict")):
+            assert app.http.request(method, path, headers={header: "for=1.2.3.4"}).status_code == 403
+    _, key = auth.create(app.project.ledger, "phone", "app")
+    app.serving.keys.read()
+    assert app.http.get("/api/toy/models", headers={"forwarded": "for=1.2.3.4", **bearer(key)}).status_code == 200

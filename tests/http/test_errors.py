@@ -138,3 +138,16 @@ def test_a_path_that_no_door_opens_is_refused_to_everybody(start: Callable[..., 
     app = start(MEMORY + '[http]\nanonymous = "none"\n' + PLAIN)
     assert app.http.get("/nowhere").status_code == 404
     assert app.http.get("/api/toy/models").status_code == 401
+
+
+def test_health_is_told_even_when_the_ledger_is_away(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.learn("first")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OSError("the ledger is away")
+
+    monkeypatch.setattr(app.project.ledger, "last", away)
+    said = app.http.get("/health")
+    assert (said.status_code, said.json()["status"]) == (200, "degraded")
+    assert said.json()["loops"]["toy"]["model_loaded"]
+    assert app.post("/api/toy/predict", {"input": 1}).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,3 +144,37 @@ def test_feedback_on_nothing_needs_the_input(app: App) -> None:
     said = app.post("/api/toy/feedback", {"id": "?", "label": "yes"})
     assert (said.status_code, said.json()["error"]["field"]) == (404, "id")
     assert app.post("/api/toy/feedback", {"id": "?", "label": "yes", "input": {"n": 1}}).json()["accepted"] == 1
+
+
+def test_half_a_body_is_not_taken_for_a_whole_one(app: App) -> None:
+    lines = b'{"id":"a","input":1,"label":1}\n{"id":"b","input":2,"label":1}\n'
+    head = b"POST /api/toy/samples HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+    address = ("127.0.0.1", app.http.base_url.port)
+    with socket.create_connection(address) as caller:
+        caller.sendall(head + b"Content-Length: 5000\r\n\r\n" + lines)
+        time.sleep(0.1)
+    requests = app.serving.desks["toy"].meter.requests
+    wait(lambda: requests["samples", 400])
+    assert app.project.ledger.counts("toy").usable == 0
+
+
+def test_what_is_nested_too_deeply_is_refused(app: App) -> None:
+    for path in ("predict", "samples", "feedback"):
+        said = app.http.post(f"/api/toy/{path}", content=b"[" * 200_000)
+        assert (said.status_code, said.json()["error"]["code"]) == (400, "invalid_input")
+
+
+def test_predictions_that_cannot_be_written_down_are_answered_and_counted(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.learn("first")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.project.ledger, "append", full)
+        assert app.post("/api/toy/predict", {"input": 1}).status_code == 200
+        wait(lambda: app.serving.desks["toy"].meter.dropped == 1)
+        assert app.post("/api/toy/samples", ROWS).status_code == 500
+    assert app.post("/api/toy/samples", ROWS).json() == {"accepted": 3, "duplicates": 0}

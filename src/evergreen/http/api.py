@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 import evergreen
 from evergreen import engine
 from evergreen.core.errors import InvalidInput, NotFound
 from evergreen.core.loop import Loop
-from evergreen.core.records import Model, Run
+from evergreen.core.records import Json, Model, Run
 from evergreen.core.states import IN_SERVICE, OPEN_RUNS, SampleState
 from evergreen.http import shapes
 from evergreen.http.auth import Role
 from evergreen.http.desk import Given
+from evergreen.http.errors import decode
 from evergreen.http.metrics import render
 from evergreen.http.serving import Serving
 from evergreen.stages import collect, observe
@@ -31,6 +31,8 @@ from evergreen.stages import collect, observe
 _FAR = 100_000
 #: Versions that are listed.
 _LISTED = 500
+#: Bytes of a download that are read at a time.
+_PIECE = 1 << 18
 
 _encoder = msgspec.json.Encoder()
 
@@ -42,7 +44,7 @@ def reply(said: Any, status: int = 200) -> Response:
 
 async def body_of(request: Request, shape: type[msgspec.Struct]) -> Any:
     """Read a body; none at all is an empty object. Raises msgspec's errors, which `errors` explains."""
-    return msgspec.json.decode(await request.body() or b"{}", type=shape)
+    return decode(await request.body() or b"{}", shape)
 
 
 # What is learnt afterwards
@@ -71,8 +73,13 @@ async def feedback(serving: Serving, request: Request, loop: Loop) -> Response:
         sample = replace(sample, kind="feedback")
     (fresh,) = await serving.store(loop.name, [sample])
     if fresh and given is not None and given.model:
-        desk.judged(given.model, right=given.output == told.label)
+        desk.judged(given.model, right=_agrees(given.output, told.label))
     return reply(shapes.Stored(int(fresh), int(not fresh)))
+
+
+def _agrees(output: Json, label: Json) -> bool:
+    """Say whether an answer is the label, or an object that names it."""
+    return bool(output == label or (isinstance(output, dict) and "label" in output and output["label"] == label))
 
 
 def _look_up(loop: Loop, id: str) -> Given | None:
@@ -135,12 +142,11 @@ async def models(serving: Serving, _: Request, loop: Loop) -> Response:
 async def download(serving: Serving, request: Request, loop: Loop) -> Response:
     """Hand out an artifact as a zip file, verified on the way."""
     version = request.path_params["v"]
-    path = await serving.run(_zip, serving, loop, version)
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=f"{loop.name}-v{version}.zip",
-        background=BackgroundTask(shutil.rmtree, path.parent),
+    file, size = await serving.run(_zip, serving, loop, version)
+    headers = {"Content-Disposition": f'attachment; filename="{loop.name}-v{version}.zip"', "Content-Length": str(size)}
+    pieces = iter(lambda: file.read(_PIECE), b"")
+    return StreamingResponse(
+        pieces, headers=headers, media_type="application/zip", background=BackgroundTask(file.close)
     )
 
 
@@ -205,10 +211,14 @@ def _loop_health(serving: Serving, loop: Loop) -> shapes.LoopHealth:
     live = serving.lives[loop.name]
     champion = live.lineup.champion
     trouble = serving.troubles.get(loop.name) or "; ".join(live.broken.values()) or None
+    try:
+        training = loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None
+    except Exception as e:  # noqa: BLE001 - what is loaded answers on; that is what this page is for
+        training, trouble = None, f"the ledger cannot be read: {e}"
     return shapes.LoopHealth(
         model_loaded=champion is not None,
         version=None if champion is None else champion.model.version,
-        training_in_progress=loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None,
+        training_in_progress=training,
         trouble=trouble,
     )
 
@@ -247,23 +257,21 @@ def _model(m: Model) -> shapes.ModelOut:
     )
 
 
-def _zip(serving: Serving, loop: Loop, version: int) -> Path:
-    """Lay an artifact down as a zip file in a folder of its own."""
+def _zip(serving: Serving, loop: Loop, version: int) -> tuple[IO[bytes], int]:
+    """Pack an artifact into a file without a name, which is gone when it is closed; return it and its size."""
     model = next((m for m in loop.ledger.find(Model, loop.name) if m.version == version), None)
     if model is None:
         raise NotFound(f"{loop.name} has no version {version}", field="v")
-    folder = Path(tempfile.mkdtemp(prefix="download-", dir=serving.project.state))
-    try:
-        artifact = folder / "artifact"
+    out = tempfile.TemporaryFile(dir=serving.project.state)  # noqa: SIM115 - closed once it was sent
+    with tempfile.TemporaryDirectory(prefix="download-", dir=serving.project.state) as folder:
+        artifact = Path(folder) / "artifact"
         loop.store.get(model.key, artifact)
-        with zipfile.ZipFile(folder / "model.zip", "w", zipfile.ZIP_STORED) as out:
-            for file in sorted(p for p in artifact.rglob("*") if p.is_file()):
-                out.write(file, file.relative_to(artifact))
-        shutil.rmtree(artifact)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder / "model.zip"
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
+            for path in sorted(p for p in artifact.rglob("*") if p.is_file()):
+                packed.write(path, path.relative_to(artifact))
+    size = out.tell()
+    out.seek(0)
+    return out, size
 
 
 def _number(request: Request, name: str, default: int | None, low: int, high: int) -> int | None:

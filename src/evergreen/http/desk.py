@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 from evergreen.core.errors import EvergreenError, Unavailable
@@ -18,6 +20,8 @@ from evergreen.http.metrics import Meter
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
 from evergreen.stages.serve.live import ModelsFailed
+
+log = logging.getLogger("evergreen.http")
 
 #: Predictions are handed to the writer in batches: after this many seconds, or this many of them.
 _PAUSE, _BATCH = 0.01, 500
@@ -54,6 +58,7 @@ class Desk:
         self._recent: dict[str, Given] = {}
         self._order: deque[str] = deque()
         self._asking = 0
+        self._losing = False
 
     async def predict(
         self,
@@ -113,9 +118,19 @@ class Desk:
             for g in given
         ]
         try:
-            self._intake.put(name, samples, traffic)
-        except Unavailable:  # answering goes on; the figure tells how much of it was not written down
-            self.meter.dropped += len(samples)
+            self._intake.put(name, samples, traffic, partial(self._written, len(samples)))
+        except Unavailable as e:
+            self._written(len(samples), None, e)
+
+    def _written(self, n: int, _: Sequence[bool] | None, error: Exception | None) -> None:
+        """Count predictions that could not be written down; answering goes on. Called on the writer's thread too."""
+        if error is not None:
+            self.meter.dropped += n
+            if not self._losing:
+                log.error("predictions of %s cannot be written down: %s", self.loop.name, error)
+        elif self._losing:
+            log.warning("predictions of %s are written down again", self.loop.name)
+        self._losing = error is not None
 
     def _timed(
         self, values: Sequence[Json], ids: Sequence[str], unit: str | None

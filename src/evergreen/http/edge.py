@@ -64,7 +64,7 @@ class Edge:
         extra = [*self._serving.origins.cors(origin, open=free), *_SECURITY]
         try:
             scope["evergreen.caller"] = self._serving.screen(headers, changes=scope["method"] not in _READS, open=free)
-            _fits(headers.get(b"content-length"), self._max)
+            fits(headers.get(b"content-length"), self._max)
         except EvergreenError as e:
             status, body, head = answer(e)
             await _send(send, status, head + extra, body)
@@ -122,7 +122,8 @@ def too_large(limit: int) -> TooLarge:
     )
 
 
-def _fits(length: bytes | None, limit: int) -> None:
+def fits(length: bytes | None, limit: int) -> None:
+    """Raise `TooLarge` if a body announces that it is."""
     if length is not None and length.isdigit() and int(length) > limit:
         raise too_large(limit)
 

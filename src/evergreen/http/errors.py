@@ -16,6 +16,7 @@ from evergreen.core.errors import EvergreenError, InvalidInput, Unavailable
 log = logging.getLogger("evergreen.http")
 
 _encode = msgspec.json.Encoder().encode
+_plain = msgspec.json.Decoder().decode
 _FRAMEWORK = {400: "invalid_input", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 Headers = dict[str, str]
@@ -34,11 +35,24 @@ def explain(exc: BaseException) -> tuple[int, dict[str, Any], Headers]:
         if exc.status >= 500 and not isinstance(exc, Unavailable):
             log.error("%s", exc, exc_info=exc)
         return exc.status, shape(exc.code, str(exc), exc.field, exc.hint), _extra(exc)
+    hint = "GET /docs lists what there is."
     status = getattr(exc, "status_code", None)
     if isinstance(status, int):  # an HTTPException of the framework
         headers: Mapping[str, str] = getattr(exc, "headers", None) or {}
-        return status, shape(_FRAMEWORK.get(status, "error"), str(getattr(exc, "detail", exc))), dict(headers)
+        return (
+            status,
+            shape(_FRAMEWORK.get(status, "error"), str(getattr(exc, "detail", exc)), None, hint),
+            dict(headers),
+        )
     return _unexpected(exc)
+
+
+def decode(body: bytes, type: Any = Any) -> Any:
+    """Read JSON. Raises msgspec's errors, which `explain` knows, and `InvalidInput` for what is too deep to read."""
+    try:
+        return _plain(body) if type is Any else msgspec.json.decode(body, type=type)
+    except RecursionError:
+        raise InvalidInput("the body is nested too deeply") from None
 
 
 def answer(exc: BaseException) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:

@@ -14,8 +14,8 @@ from evergreen.core.errors import EvergreenError, InvalidInput
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.auth import Raw, Role, demand
 from evergreen.http.desk import Desk, at_place
-from evergreen.http.edge import too_large
-from evergreen.http.errors import answer
+from evergreen.http.edge import fits, too_large
+from evergreen.http.errors import answer, decode
 from evergreen.stages.collect import admit
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ MAX_BATCH, _FEW = 1000, 50
 _NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _JSON = (b"content-type", b"application/json")
 
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 Reply = tuple[int, bytes, "Head"]
@@ -104,24 +103,21 @@ class Hot:
 
     async def _body(self, headers: Raw, receive: Receive) -> bytes:
         """Read the whole body, or raise `TooLarge` as soon as it is."""
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._max:
-            raise too_large(self._max)
+        fits(headers.get(b"content-length"), self._max)
         message = await receive()
         body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > self._max:
-                raise too_large(self._max)
-            return body
         parts, total = [body], len(body)
         while message.get("more_body"):
-            message = await receive()
-            part = message.get("body", b"")
-            total += len(part)
             if total > self._max:
                 raise too_large(self._max)
-            parts.append(part)
-        return b"".join(parts)
+            message = await receive()
+            parts.append(message.get("body", b""))
+            total += len(parts[-1])
+        if message["type"] == "http.disconnect":  # half a body must not be taken for a whole one
+            raise InvalidInput("the body ended early")
+        if total > self._max:
+            raise too_large(self._max)
+        return body if len(parts) == 1 else b"".join(parts)
 
     # Predict
 
@@ -211,7 +207,7 @@ def _rows(headers: Raw, body: bytes) -> tuple[list[Json], bool]:
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in _NDJSON:
         return [_line(i, line) for i, line in enumerate(body.split(b"\n")) if line.strip()], False
-    said = _decode(body)
+    said = decode(body)
     if isinstance(said, list):
         return said, False
     if isinstance(said, dict) and isinstance(said.get("samples"), list):
@@ -221,13 +217,13 @@ def _rows(headers: Raw, body: bytes) -> tuple[list[Json], bool]:
 
 def _line(i: int, line: bytes) -> Json:
     try:
-        return _decode(line)
+        return decode(line)
     except msgspec.DecodeError as e:
         raise InvalidInput(f"line {i + 1} is not JSON: {e}", field=f"[{i}]") from e
 
 
 def _object(body: bytes) -> dict[str, Json]:
-    said = _decode(body)
+    said = decode(body)
     if not isinstance(said, dict):
         raise InvalidInput('the body is not a JSON object: send {"input": …}', field="input")
     return said

@@ -176,6 +176,11 @@ class Serving:
         caller = self._caller(headers)
         if self.local and caller.role > Role.NONE and caller.via in ("open", "anonymous"):
             self.origins.check_host(headers.get(b"host"))
+            if caller.via == "open" and (b"x-forwarded-for" in headers or b"forwarded" in headers):
+                raise Refused(
+                    "this call came through a proxy: others than this machine could be behind it",
+                    hint="Make a key: evergreen keys create --role admin NAME. Or set `anonymous` in [http].",
+                )
         if changes:
             origin = headers.get(b"origin")
             if origin is not None:

@@ -165,7 +165,7 @@ class LoopHealth(Struct):
 
     model_loaded: bool
     version: int | None
-    training_in_progress: bool
+    training_in_progress: Annotated[bool | None, Meta(description="null when the ledger is away")]
     trouble: str | None
 
 
