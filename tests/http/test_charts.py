@@ -85,7 +85,7 @@ def test_a_forest_tells_differences_and_draws_the_margin_as_a_band() -> None:
     rows = [Difference("accuracy", 0.009, 0.001, 0.017, decisive=True), Difference("macro f1", -0.004)]
     svg = drawn(charts.forest(rows, SHARES, 0.01))
     said = svg.findtext("desc") or ""
-    assert "accuracy +0.9\u202fpoints (+0.1\u202fpoints to +1.7\u202fpoints)" in said
+    assert "accuracy +0.9\u202fpoints (+0.1 to +1.7\u202fpoints)" in said
     assert "macro f1 −0.4\u202fpoints" in said
     (band,) = [r for r in svg.iter("rect") if r.get("class") == "band"]
     (zero,) = [r for r in svg.iter("line") if r.get("class") == "zero"]

@@ -228,11 +228,11 @@ def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width
     for t in _round_about_zero(reach):
         body += [
             _line("zero" if t == 0 else "grid", x.at(t), 6, x.at(t), floor),
-            _text("tick", x.at(t), floor + 17, scale.difference(t).replace("\u202fpoints", ""), "middle"),
+            _text("tick", x.at(t), floor + 17, scale.difference(t, unit=False), "middle"),
         ]
     body += [
-        _text("tick", label + 12, floor + 34, "champion better", "start"),
-        _text("tick", width - 16, floor + 34, "candidate better", "end"),
+        _text("tick", label + 12, floor + 34, "worse", "start"),
+        _text("tick", width - 16, floor + 34, "better", "end"),
     ]
     for i, row in enumerate(rows):
         y = 25 + 34 * i
@@ -243,14 +243,20 @@ def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width
         body.append(Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="10" height="10" rx="1"/>').format(
             "decisive" if row.decisive else "plain", x.at(row.value) - 5, y - 5
         ))  # fmt: skip
-    said = "; ".join(f"{r.label} {scale.difference(r.value)}{_between(r, scale)}" for r in rows) + "."
+    said = "; ".join(_told(r, scale) for r in rows) + "."
     return _figure(width, height, "forest", "Difference to the champion on the same rows", said, body)
 
 
-def _between(row: Difference, scale: Scale) -> str:
-    if row.low is None or row.high is None:
+def _told(row: Difference, scale: Scale) -> str:
+    within = between(row.low, row.high, scale)
+    return f"{row.label} {scale.difference(row.value)}{f' ({within})' if within else ''}"
+
+
+def between(low: float | None, high: float | None, scale: Scale) -> str:
+    """Write an interval around a difference; nothing where it is not known."""
+    if low is None or high is None:
         return ""
-    return f" ({scale.difference(row.low)} to {scale.difference(row.high)})"
+    return f"{scale.difference(low, unit=False)} to {scale.difference(high)}"
 
 
 def _round_about_zero(reach: float) -> list[float]:

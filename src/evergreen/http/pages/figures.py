@@ -150,7 +150,7 @@ def comparison(m: Model, metric: str) -> Comparison:
         scale = Scale.of(x for x in (mine, theirs) if x is not None)
         low, high = (number(found, "low"), number(found, "high")) if name == deciding else (None, None)
         gap = mine - theirs if theirs is not None else None
-        between = f"{scale.difference(low)} to {scale.difference(high)}" if low is not None and high is not None else ""
+        between = charts.between(low, high, scale)
         rows.append(
             Compared(
                 words.metric(name), scale.text(mine), scale.text(theirs) if theirs is not None else "–",

@@ -101,8 +101,10 @@ class Pages:
         facts = await run_in_threadpool(reading.page, loop, before)
         everything = "all" in request.query_params
         page = assembly.page(facts, None if everything else ROWS, raw=self._visitor(request).reviews)
-        events = f"/events/{quote(loop.name)}"
-        return self._page(request, "loop.html", error=error, events=events, page=page, before=before, title=loop.name)
+        shown = {"events": f"/events/{quote(loop.name)}", "page": page, "before": before, "title": loop.name}
+        if error:
+            shown["here"] = f"/loops/{quote(loop.name)}"
+        return self._page(request, "loop.html", error=error, **shown)
 
     async def model(self, request: Request) -> Response:
         """Show one model version."""

@@ -125,12 +125,12 @@ class Scale:
         """Write one figure."""
         return percent(value) if self.percent else signed(f"{value:,.4g}")
 
-    def difference(self, value: float) -> str:
+    def difference(self, value: float, *, unit: bool = True) -> str:
         """Write a difference of two figures, with its sign; shares differ by percentage points."""
         digits = f"{value * 100:+.1f}" if self.percent else f"{value:+.3g}"
         if not digits.strip("+-0."):
             digits = digits.lstrip("+-")
-        return signed(digits) + (f"{THIN}points" if self.percent else "")
+        return signed(digits) + (f"{THIN}points" if self.percent and unit else "")
 
     def span(self, low: float, high: float) -> str:
         """Write an interval."""

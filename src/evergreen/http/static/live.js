@@ -2,6 +2,8 @@
 
 const root = document.body;
 const source = root.dataset.events;
+// After a form that was refused this page's own address is only for forms.
+const here = root.dataset.here || location.href;
 const sign = document.querySelector("[data-sign]");
 
 /** Make `old` look like `fresh`, touching only what differs, so that focus, selection and open parts stay. */
@@ -50,7 +52,7 @@ function children(old, fresh) {
 
 /** Fetch this page and take over its live parts. */
 async function refresh() {
-  const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error", cache: "no-store" });
+  const answer = await fetch(here, { headers: { accept: "text/html" }, redirect: "error", cache: "no-store" });
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
@@ -107,6 +109,13 @@ if (source) {
   });
   addEventListener("pagehide", () => stream.close());
   addEventListener("pageshow", (e) => e.persisted && location.reload());
+}
+
+// What was said is said once: not again when the page is loaded again.
+const address = new URL(location.href);
+if (address.searchParams.has("said")) {
+  address.searchParams.delete("said");
+  history.replaceState(null, "", address);
 }
 
 // A form is sent once, however often its button is pressed.
