@@ -69,7 +69,8 @@ def bare_onnx() -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            return await _lifespan(receive, send)
+            await _lifespan(receive, send)
+            return
         body = b""
         while True:
             message = await receive()

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _answer(loop: Loop, chunk: Sequence[dict[str, Any]], tale: Tale) -> None:
 
 def _same(chunk: Sequence[dict[str, Any]], target: str) -> float:
     """Accuracy of saying what the last label was."""
-    pairs = zip(chunk, chunk[1:], strict=False)
+    pairs = pairwise(chunk)
     return sum(a[target] == b[target] for a, b in pairs) / (len(chunk) - 1)
 
 

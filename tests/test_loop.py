@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,11 @@ hold = "0s"
 
 
 @pytest.fixture(params=["memory", "sql"])
-def loop(request: pytest.FixtureRequest, tmp_path: Path) -> Loop:
+def loop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Loop]:
     (tmp_path / "evergreen.toml").write_text(TOML.format(ledger=request.param))
     project = evergreen.open(tmp_path / "evergreen.toml")
-    request.addfinalizer(project.ledger.close)
-    return project["l"]
+    yield project["l"]
+    project.ledger.close()
 
 
 def feed(loop: Loop, n: int, label: str) -> None:
@@ -96,7 +97,7 @@ def test_no_request_is_dropped_while_models_are_swapped(loop: Loop) -> None:
             try:
                 live.answer({}, "ann")
                 asked[0] += 1
-            except Exception as e:
+            except Exception as e:  # noqa: BLE001 - counted, and shown at the end
                 errors.append(e)
 
     threads = [threading.Thread(target=hammer) for _ in range(3)]

@@ -24,7 +24,8 @@ from evergreen.core.states import ModelState, RunState
 
 DRIVER = Path(__file__).with_name("driver.py")
 spec = importlib.util.spec_from_file_location("driver", DRIVER)
-assert spec is not None and spec.loader is not None
+assert spec is not None
+assert spec.loader is not None
 driver = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(driver)
 

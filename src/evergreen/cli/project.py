@@ -90,7 +90,7 @@ def up(
     path = find(config)
     try:
         from evergreen.http.server import serve
-    except ImportError as e:
+    except ModuleNotFoundError as e:
         if (e.name or "").startswith("evergreen"):
             raise
         raise plugins.missing("the server", e, extra="serve") from e

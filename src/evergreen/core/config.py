@@ -235,7 +235,8 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no {path.name} in {path.parent}", hint="Go to the project's folder, or make one: evergreen init DIR"
+            f"there is no {path.name} in {path.parent}",
+            hint="Go to the project's folder, or make one: evergreen init DIR",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise ConfigError(f"{path}: {e}") from e

@@ -13,6 +13,9 @@ from evergreen.core.errors import ConfigError, MissingExtra, PluginNotFound
 
 GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "doors")
 
+#: Which extra of `evergreen-ml` brings what a plugin needs, where it has another name.
+EXTRAS = {"sql": "serve"}
+
 
 def names(group: str) -> list[str]:
     """List what is installed."""
@@ -30,8 +33,10 @@ def load(group: str, name: str) -> Any:
     for ep in entry_points(group=f"evergreen.{group}", name=name):
         try:
             return ep.load()
-        except ImportError as e:
-            raise missing(f'{group[:-1]} "{name}"', e, extra=name) from e
+        except ModuleNotFoundError as e:
+            if (e.name or "").partition(".")[0] == "evergreen":
+                raise  # a mistake of ours, not a package to install
+            raise missing(f'{group[:-1]} "{name}"', e, extra=EXTRAS.get(name, name)) from e
     raise PluginNotFound(
         f'no {group[:-1]} "{name}"; there are: {", ".join(names(group)) or "none"}',
         field="use",
@@ -39,9 +44,11 @@ def load(group: str, name: str) -> Any:
     )
 
 
-def missing(what: str, e: ImportError, extra: str) -> MissingExtra:
+def missing(what: str, e: ModuleNotFoundError, extra: str) -> MissingExtra:
     """Say which package `what` needs and how to get it."""
-    return MissingExtra(f"{what} needs a package that is not installed: {e.name}", hint=f"pip install 'evergreen-ml[{extra}]'")
+    return MissingExtra(
+        f"{what} needs a package that is not installed: {e.name}", hint=f"pip install 'evergreen-ml[{extra}]'"
+    )
 
 
 def make(group: str, use: Use, **given: Any) -> Any:

@@ -117,9 +117,7 @@ class Ledger(Protocol):
         """Change fields that are not states (progress, handle); writes no event. `Stale` as in `move`."""
         ...
 
-    def note(
-        self, loop: str, what: str, *, by: str, because: str, details: Mapping[str, Json] | None = None
-    ) -> Event:
+    def note(self, loop: str, what: str, *, by: str, because: str, details: Mapping[str, Json] | None = None) -> Event:
         """Write an event that changes no record: a signal, a skipped turn."""
         ...
 
@@ -132,7 +130,13 @@ class Ledger(Protocol):
         ...
 
     def find(
-        self, kind: type[Rec], loop: str, *states: State, after: int = 0, limit: int | None = None, newest_first: bool = False
+        self,
+        kind: type[Rec],
+        loop: str,
+        *states: State,
+        after: int = 0,
+        limit: int | None = None,
+        newest_first: bool = False,
     ) -> Sequence[Rec]:
         """Return records in ledger order (or backwards)."""
         ...

@@ -71,7 +71,9 @@ class Job:
     checkpoints: Path | None = None  #: a folder that survives a lost worker
     seed: int = 0
     threads: int = 1
-    report: Callable[[str, int, int, Mapping[str, float]], None] = field(default=_nothing)  #: phase, step, total, metrics
+    report: Callable[[str, int, int, Mapping[str, float]], None] = field(
+        default=_nothing
+    )  #: phase, step, total, metrics
 
     def rows(self) -> Iterator[Row]:
         """Read the rows to learn from."""

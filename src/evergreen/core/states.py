@@ -105,7 +105,7 @@ def check(frm: State, to: State, by: str) -> None:
     Traceback (most recent call last):
     evergreen.core.errors.IllegalMove: queued -> running is made by run, not by gate
     """
-    owner = MOVES.get((frm, to))
+    owner = MOVES.get((frm, to)) if type(frm) is type(to) else None  # a StrEnum equals its text
     if owner is None:
         raise IllegalMove(f"{frm} -> {to} is not a move")
     if owner != by:
