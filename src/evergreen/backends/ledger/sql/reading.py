@@ -15,9 +15,10 @@ from evergreen.core.records import Reject, Sample, Side
 from evergreen.core.states import SampleState
 
 _PAGE = 1000
-# Written out, not bound, because an index over a part of a table is used only where the condition is seen to hold.
+# Written out, not bound, because an index over a part of a table is used only where its condition is seen to hold.
 _USABLE = text("state = 'accepted' AND label IS NOT NULL")
 _UNSIDED = text("state = 'accepted' AND label IS NOT NULL AND side = ''")
+_SET_ASIDE = text("state <> 'accepted'")
 _decode = msgspec.json.Decoder().decode
 _COLUMNS = (
     "seq", "at", "loop", "id", "state", "kind", "input", "output", "label", "weight", "side", "origin", "subject",
@@ -58,13 +59,13 @@ def pages(
 def _wanted(
     loop: str, side: Side | None, state: SampleState, labelled: bool, origin: str | None
 ) -> ColumnElement[bool]:
-    c, said = samples.c, [samples.c.loop == loop]
-    if state is SampleState.ACCEPTED and labelled:
+    c, said = samples.c, [samples.c.loop == loop, samples.c.state == state.value]
+    if state is not SampleState.ACCEPTED:
+        said.append(_SET_ASIDE)  # type: ignore[arg-type]
+    elif labelled:
         said.append(_UNSIDED if side == "" else _USABLE)  # type: ignore[arg-type]
-    else:
-        said.append(c.state == state.value)
-        if labelled:
-            said.append(c.label.is_not(None))
+    if labelled:
+        said.append(c.label.is_not(None))
     if side is not None:
         said.append(c.side == side)
     if origin is not None:

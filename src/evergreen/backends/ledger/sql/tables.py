@@ -81,9 +81,11 @@ samples = Table(
     Column("model", Text),
     Column("at", Moment, nullable=False),
     UniqueConstraint("loop", "id", name="samples_once"),
-    Index("samples_usable", "loop", "seq", **_where(_USABLE)),
-    Index("samples_unsided", "loop", "seq", **_where(f"{_USABLE} AND side = ''")),
-    Index("samples_by_state", "loop", "state", "seq"),
+    # SQLite takes the index with the most equalities: so the state is named even where it is always the same.
+    Index("samples_usable", "loop", "state", "seq", **_where(_USABLE)),
+    Index("samples_unsided", "loop", "state", "side", "seq", **_where(f"{_USABLE} AND side = ''")),
+    Index("samples_set_aside", "loop", "state", "seq", **_where("state <> 'accepted'")),
+    Index("samples_by_loop", "loop", "seq"),
 )
 
 rejects = Table(

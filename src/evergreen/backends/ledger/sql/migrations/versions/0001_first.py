@@ -66,9 +66,10 @@ def _samples() -> None:
         _at(),
         sa.UniqueConstraint("loop", "id", name="samples_once"),
     )
-    _index("samples", "usable", "loop", "seq", where=_USABLE)
-    _index("samples", "unsided", "loop", "seq", where=f"{_USABLE} AND side = ''")
-    _index("samples", "by_state", "loop", "state", "seq")
+    _index("samples", "usable", "loop", "state", "seq", where=_USABLE)
+    _index("samples", "unsided", "loop", "state", "side", "seq", where=f"{_USABLE} AND side = ''")
+    _index("samples", "set_aside", "loop", "state", "seq", where="state <> 'accepted'")
+    _index("samples", "by_loop", "loop", "seq")
     op.create_table("rejects", _seq(), *(_text(n) for n in ("loop", "origin", "where", "raw", "reason")), _at())
     _index("rejects", "by_loop", "loop", "seq")
 
