@@ -11,7 +11,7 @@ from typing import IO, Any
 import msgspec
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 import evergreen
 from evergreen import engine
@@ -184,21 +184,6 @@ async def health(serving: Serving, _: Request) -> Response:
 async def metrics(serving: Serving, _: Request) -> Response:
     """Give the figures for Prometheus."""
     return Response(await serving.run(render, serving), media_type="text/plain; version=0.0.4")
-
-
-async def openapi(serving: Serving, _: Request) -> Response:
-    """Describe this API."""
-    from evergreen.http.openapi import document
-
-    return reply(await serving.run(document, serving))
-
-
-async def docs(serving: Serving, _: Request) -> Response:
-    """Describe this API for people."""
-    from evergreen.http.docs import POLICY, page
-    from evergreen.http.openapi import document
-
-    return HTMLResponse(await serving.run(lambda: page(document(serving))), headers={"Content-Security-Policy": POLICY})
 
 
 def _health(serving: Serving) -> shapes.Health:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from evergreen.core.errors import EvergreenError, Unavailable
 from evergreen.http import api, shapes
 from evergreen.http.auth import Role
+from evergreen.http.docs import POLICY, page
+from evergreen.http.openapi import document
 from evergreen.http.serving import Serving
 
 
@@ -42,6 +44,17 @@ class Endpoint:
 async def _in_front(_: Serving, request: Request, __: Any) -> Response:
     """Stand in for a path that `hot` answers for every loop there is."""
     raise Unavailable(f"{request.url.path} is answered elsewhere")
+
+
+async def _openapi(serving: Serving, _: Request) -> Response:
+    """Describe this API for programs."""
+    return api.reply(await serving.run(document, serving, ENDPOINTS))
+
+
+async def _docs(serving: Serving, _: Request) -> Response:
+    """Describe this API for people."""
+    html = await serving.run(lambda: page(document(serving, ENDPOINTS)))
+    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
 _PREDICTION = {"input": {"age": 41, "income": 52000}, "unit": "user-7"}
@@ -155,8 +168,8 @@ ENDPOINTS = (
     ),
     Endpoint("GET", "/health", api.health, Role.NONE, "How the server is.", gives=(shapes.Health,)),
     Endpoint("GET", "/metrics", api.metrics, Role.APP, "Figures for Prometheus.", media="text/plain"),
-    Endpoint("GET", "/openapi.json", api.openapi, Role.NONE, "This API, for programs.", gives=(dict[str, Any],)),
-    Endpoint("GET", "/docs", api.docs, Role.NONE, "This API, for people.", media="text/html"),
+    Endpoint("GET", "/openapi.json", _openapi, Role.NONE, "This API, for programs.", gives=(dict[str, Any],)),
+    Endpoint("GET", "/docs", _docs, Role.NONE, "This API, for people.", media="text/html"),
 )
 
 

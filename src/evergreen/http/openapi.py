@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 import evergreen
 from evergreen.http import shapes
 from evergreen.http.auth import Role
-from evergreen.http.endpoints import ENDPOINTS, Endpoint
-from evergreen.http.serving import Serving
+
+if TYPE_CHECKING:
+    from evergreen.http.endpoints import Endpoint
+    from evergreen.http.serving import Serving
 
 _SAID = {
     400: "What was sent cannot be used.",
@@ -25,15 +28,15 @@ _SAID = {
 }
 
 
-def document(serving: Serving) -> dict[str, Any]:
+def document(serving: Serving, table: Sequence[Endpoint]) -> dict[str, Any]:
     """Describe the API of this server and its loops."""
-    taken = [shape for e in ENDPOINTS for shape in (*e.takes, *e.gives)]
+    taken = [shape for e in table for shape in (*e.takes, *e.gives)]
     schemas, components = msgspec.json.schema_components(
         [*taken, shapes.Error], ref_template="#/components/schemas/{name}"
     )
     known = {_name(shape): schema for shape, schema in zip([*taken, shapes.Error], schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
-    for e in ENDPOINTS:
+    for e in table:
         paths.setdefault(e.path, {})[e.method.lower()] = _operation(serving, e, known)
     return {
         "openapi": "3.1.0",
