@@ -12,14 +12,14 @@ from evergreen.recipes.tabular import models
 from evergreen.recipes.tabular.options import ModelKind, TabularOptions
 
 #: Half-lives that "auto" tries, as shares of the training rows.
-HALF_LIVES = (0.5, 0.15, 0.05)
+HALF_LIVES = (0.15, 0.05)
 _FOLDS = 2
 #: Trees of a comparison; more would not change its outcome.
 _TREES = 50
 #: A temperature fitted on fewer rows than this says nothing.
 _FEWEST = 20
-#: Old rows never vanish altogether; kernels and priors stay in place.
-_LEAST = 1e-3
+#: However old, a row counts this much: it still teaches what nothing newer contradicts.
+_LEAST = 0.02
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,14 @@ class Choice:
 class _Tried:
     kind: ModelKind
     half_life: float | None
-    rows: int
     temperature: float
     accuracy: float
-    log_likelihood: float
+    losses: Any  #: -log likelihood of each row tried × its weight, which are 1 on average
+
+    @property
+    def loss(self) -> float:
+        """Return the weighted mean loss."""
+        return float(self.losses.mean())
 
 
 def weights(y: Any, given: Any, half_life: float | None, class_weight: str) -> Any:
@@ -78,30 +82,36 @@ def choose(trial: Trial, report: Callable[[str, int, int, Mapping[str, float]], 
     folds = splits(trial, _FOLDS if open_choice else 1)
     if not folds or not (open_choice or options.calibrate):
         return Choice(kinds[0], lives[0], table={"note": "too few rows to compare"} if open_choice else {})
-    steps = len(kinds) + len(lives) - 1
     tried: list[_Tried] = []
-    for kind in kinds:
-        tried.append(_try(trial, folds, kind, lives[0]))
-        report("cross-validate", len(tried), steps, {"accuracy": tried[-1].accuracy})
-    best = max(tried, key=lambda t: t.log_likelihood)
-    for life in lives[1:]:
-        tried.append(_try(trial, folds, best.kind, life))
-        report("cross-validate", len(tried), steps, {"accuracy": tried[-1].accuracy})
-    best = max(tried, key=lambda t: t.log_likelihood)
+
+    def attempt(kind: ModelKind, life: float | None) -> _Tried:
+        tried.append(_try(trial, folds, kind, life))
+        report("cross-validate", len(tried), len(kinds) + len(lives) - 1, {"accuracy": tried[-1].accuracy})
+        return tried[-1]
+
+    best = min((attempt(kind, lives[0]) for kind in kinds), key=lambda t: t.loss)
+    aged = min((attempt(best.kind, life) for life in lives[1:]), key=lambda t: t.loss, default=best)
+    best = aged if _clearly_better(aged, best) else best
     table: dict[str, Json] = {
         "folds": "growing window over time" if _in_time(trial, folds) else "stratified",
-        "rows": best.rows,
+        "rows": len(best.losses),
         "tried": [
             {
                 "model": t.kind,
                 "half_life": t.half_life,
                 "accuracy": round(t.accuracy, 4),
-                "log_likelihood": round(t.log_likelihood, 4),
+                "log_likelihood": round(-t.loss, 4),
             }
             for t in tried
         ],
     }
     return Choice(best.kind, best.half_life, best.temperature if options.calibrate else 1.0, table)
+
+
+def _clearly_better(aged: _Tried, plain: _Tried) -> bool:
+    """Say whether the mean loss is lower by more than its standard error, row by row in pairs."""
+    gained = plain.losses - aged.losses
+    return bool(gained.mean() > gained.std() / len(gained) ** 0.5)
 
 
 def _half_lives(recency: float | str, n: int) -> list[float | None]:
@@ -115,17 +125,17 @@ def _half_lives(recency: float | str, n: int) -> list[float | None]:
 def splits(trial: Trial, parts: int) -> list[tuple[Any, Any]]:
     """Return places to learn from and to try on: later rows are tried on earlier ones, if the rows have times.
 
-    Rows of classes that the earlier ones do not have cannot be tried; where too few stay, folds are stratified.
+    The newest fifth is tried: a drift shows there first. Where classes come one after the other, folds are stratified.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedKFold
 
     y, n = trial.y, len(trial.y)
     if trial.timely and n >= 5 * _FEWEST:
-        ends = [n - part * (n // 6) for part in reversed(range(parts))]
-        pairs = [(np.arange(end - n // 6), np.arange(end - n // 6, end)) for end in ends]
-        folds = [(early, late[np.isin(y[late], np.unique(y[early]))]) for early, late in pairs]
-        if all(len(np.unique(y[early])) == y.max() + 1 and 2 * len(late) > n // 6 for early, late in folds):
+        size = n // (5 * parts)
+        ends = [n - part * size for part in reversed(range(parts))]
+        folds = [(np.arange(end - size), np.arange(end - size, end)) for end in ends]
+        if all(len(np.unique(y[early])) == y.max() + 1 and len(np.unique(y[late])) > 1 for early, late in folds):
             return folds
     smallest = int(np.bincount(y).min())
     if smallest < 2 or n < 2 * _FEWEST:
@@ -151,7 +161,7 @@ def _try(trial: Trial, folds: list[tuple[Any, Any]], kind: ModelKind, half_life:
     s, y, given = np.concatenate(scores), trial.y[late], trial.given[late]
     t = temperature(s, y, given)
     accuracy = float(np.average(s.argmax(axis=1) == y, weights=given))
-    return _Tried(kind, half_life, len(y), t, accuracy, -_loss(s / t, y, given))
+    return _Tried(kind, half_life, t, accuracy, _losses(s / t, y) * given / given.mean())
 
 
 def temperature(scores: Any, y: Any, given: Any) -> float:
@@ -160,8 +170,10 @@ def temperature(scores: Any, y: Any, given: Any) -> float:
     A pull towards T = 1, worth two rows, keeps classes that are told apart without a mistake from certainty.
     """
 
+    share = given / given.sum()
+
     def cost(log_t: float) -> float:
-        return _loss(scores / exp(log_t), y, given) + 2.0 * log_t**2 / len(y)
+        return float((_losses(scores / exp(log_t), y) * share).sum()) + 2.0 * log_t**2 / len(y)
 
     low, high, ratio = -3.0, 3.0, (5**0.5 - 1) / 2
     for _ in range(40):
@@ -173,9 +185,8 @@ def temperature(scores: Any, y: Any, given: Any) -> float:
     return exp((low + high) / 2)
 
 
-def _loss(scores: Any, y: Any, given: Any) -> float:
+def _losses(scores: Any, y: Any) -> Any:
     import numpy as np
 
     shifted = scores - scores.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
-    return float(np.average(losses, weights=given))
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]

@@ -15,6 +15,8 @@ SVM_ROWS = 5000
 #: Added to every share of the votes of a forest.
 LEAST_VOTE = 0.005
 _SLICES = 10
+#: Each slice of boosting sorts the rows into bins anew, which takes long with weights.
+_BOOSTING_SLICES = 4
 #: Is told how many trees of how many there are.
 Step = Callable[[int, int], None]
 
@@ -109,11 +111,11 @@ def _boosting(x: Any, y: Any, weights: Any, rounds: int, seed: int, step: Step) 
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     boosted = HistGradientBoostingClassifier(max_iter=1, random_state=seed, early_stopping=False, warm_start=True)
-    for part in range(_SLICES):
-        until = rounds * (part + 1) // _SLICES
+    for part in range(_BOOSTING_SLICES):
+        until = rounds * (part + 1) // _BOOSTING_SLICES
         if until > 0:
             boosted.set_params(max_iter=until)
-            boosted.fit(x.astype(np.float64), y, sample_weight=weights)
+            boosted.fit(x.astype(np.float64), y, sample_weight=None if weights.min() == weights.max() else weights)
             step(until, rounds)
     leaves = [tree.nodes for level in boosted._predictors for tree in level]
     start = boosted._baseline_prediction

@@ -28,8 +28,10 @@ class Tabular(Recipe):
         super().__init__(options)
         self._columns = Columns(options)
         self._labels = Labels(options.target, options.classes)
-        #: Checked on the path of every prediction.
-        self.check = self._columns.check  # type: ignore[method-assign]
+
+    def check(self, value: Json) -> Json:
+        """Return the input as it is, or raise `InvalidInput` that names the feature."""
+        return self._columns.check(value)
 
     def sample(self, row: Mapping[str, Json]) -> Datum:
         """Make a datum of a flat row with the target column, or of one with `input` and `label`."""
