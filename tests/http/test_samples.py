@@ -178,3 +178,11 @@ def test_predictions_that_cannot_be_written_down_are_answered_and_counted(
         wait(lambda: app.serving.desks["toy"].meter.dropped == 1)
         assert app.post("/api/toy/samples", ROWS).status_code == 500
     assert app.post("/api/toy/samples", ROWS).json() == {"accepted": 3, "duplicates": 0}
+
+
+@pytest.mark.parametrize("field", ["id", "subject"])
+def test_nul_is_refused_before_it_spoils_a_transaction(app: App, field: str) -> None:
+    for path, body in (("samples", {"input": 1, field: "a\0"}), ("predict", {"input": 1, field: "a\0"})):
+        said = app.post(f"/api/toy/{path}", body)
+        assert (said.status_code, said.json()["error"]["field"]) == (400, field)
+    assert app.post("/api/toy/feedback", {"id": "a\0", "label": 1, "input": 1}).status_code == 400

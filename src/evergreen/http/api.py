@@ -53,6 +53,8 @@ async def body_of(request: Request, shape: type[msgspec.Struct]) -> Any:
 async def feedback(serving: Serving, request: Request, loop: Loop) -> Response:
     """Join a label with the prediction it is about. The same prediction is judged once."""
     told: shapes.Feedback = await body_of(request, shapes.Feedback)
+    if "\0" in told.id + (told.subject or ""):
+        raise InvalidInput("id or subject holds the character NUL", field="id")
     desk = serving.desks[loop.name]
     given = desk.recall(told.id) or await serving.run(_look_up, loop, told.id)
     if given is None and told.input is msgspec.UNSET:

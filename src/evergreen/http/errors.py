@@ -72,7 +72,8 @@ def invalid(exc: Exception) -> InvalidInput:
     message, _, path = str(exc).partition(" - at `")
     if not path:
         return InvalidInput(message if isinstance(exc, msgspec.ValidationError) else f"the body is not JSON: {message}")
-    return InvalidInput(message, field=path.rstrip("`").removeprefix("$").lstrip(".") or None)
+    field = path.rstrip("`").removeprefix("$").lstrip(".")
+    return InvalidInput(message, field=None if "..." in field else field or None)  # "[...]": it does not say which
 
 
 def _extra(exc: EvergreenError) -> Headers:

@@ -196,10 +196,18 @@ def _admit(desk: Desk, rows: Sequence[Json], id: str | None, single: bool) -> li
     samples = []
     for i, row in enumerate(rows):
         try:
-            samples.append(admit(desk.loop, row, origin="http", id=id))
+            samples.append(_storable(admit(desk.loop, row, origin="http", id=id)))
         except EvergreenError as e:
             raise e if single else at_place(e, i)  # noqa: B904 - the same error, with its place
     return samples
+
+
+def _storable(sample: Sample) -> Sample:
+    """Refuse what PostgreSQL cannot keep: it would spoil the transaction for everybody whose samples share it."""
+    for name in ("id", "subject", "group"):
+        if "\0" in (getattr(sample, name) or ""):
+            raise InvalidInput(f"{name} holds the character NUL", field=name)
+    return sample
 
 
 def _rows(headers: Raw, body: bytes) -> tuple[list[Json], bool]:
@@ -231,6 +239,6 @@ def _object(body: bytes) -> dict[str, Json]:
 
 def _text(asked: Mapping[str, Any], name: str) -> str | None:
     value = asked.get(name)
-    if value is not None and (not isinstance(value, str) or len(value) > 200):
-        raise InvalidInput(f"{name} is not a text of at most 200 characters", field=name)
+    if value is not None and (not isinstance(value, str) or len(value) > 200 or "\0" in value):
+        raise InvalidInput(f"{name} is not a text of at most 200 characters without NUL", field=name)
     return value
