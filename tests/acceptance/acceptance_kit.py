@@ -21,9 +21,11 @@ import evergreen
 from evergreen.core.records import Dataset, Event, Model, Run
 from evergreen.core.states import SampleState
 
+#: Where PARIMA's viewers log their decisions.
+LOG = "data/training_logs/parima_decisions_log.csv"
 PROGRAM = Path(sys.executable).with_name("evergreen")
 #: Longest wait for anything; a test that waits this long has failed.
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 def wait(true: Callable[[], Any], what: str) -> Any:
@@ -79,14 +81,14 @@ class Server:
         assert answer.is_success, answer.text
         return answer.json()
 
-    def train(self, loop: str, why: str = "a test", **wish: Any) -> int:
+    def train(self, loop: str, why: str = "a test") -> int:
         """Ask for a training; return the version that came of it once it was judged."""
-        asked = self.post(f"/api/{loop}/train", {"force": True, "why": why, **wish})
-        run = asked["run"]
+        before = len(self.get(f"/api/{loop}/models")["models"])
+        self.post(f"/api/{loop}/train", {"force": True, "why": why})
 
         def judged() -> int:
-            made = [m for m in self.get(f"/api/{loop}/models")["models"] if m["run"] == run]
-            return made[0]["version"] if made and made[0]["state"] not in ("candidate", "passed") else 0
+            made = self.get(f"/api/{loop}/models")["models"]
+            return made[0]["version"] if len(made) > before and made[0]["state"] not in ("candidate", "passed") else 0
 
         return int(wait(judged, "the training leaves a model that is judged"))
 
