@@ -142,3 +142,13 @@ def test_a_unit_stays_with_one_variant(start: Callable[..., App]) -> None:
             said.setdefault(unit, set()).add(f"{answer['output']['mark']} {answer['model']['variant']}")
     assert all(len(one) == 1 for one in said.values())
     assert set.union(*said.values()) == {"first champion", "second canary"}
+
+
+def test_a_crowd_is_sent_away_rather_than_kept_waiting(
+    start: Callable[..., App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = start(MEMORY + PLAIN.replace("Echo", "SlowEcho"))
+    app.learn("first")
+    monkeypatch.setattr("evergreen.http.desk._CROWD", 0)
+    said = app.post("/api/toy/predict", {"input": 5})
+    assert (said.status_code, said.json()["error"]["code"]) == (503, "overloaded")

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
 
-from evergreen.core.errors import EvergreenError, Unavailable
+from evergreen.core.errors import EvergreenError, Overloaded, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Json, Model, Sample
@@ -27,6 +27,12 @@ log = logging.getLogger("evergreen.http")
 _PAUSE, _BATCH = 0.01, 500
 #: Predictions kept at hand for feedback, and questions to shadows that may wait.
 _RECENT, _SHADOWS = 5_000, 64
+#: Calls that may wait for a thread; more are sent away at once rather than kept waiting for long.
+_CROWD = 512
+
+
+#: Answers or what went wrong, each with its milliseconds.
+Timed = list[tuple[Answer | EvergreenError, float]]
 
 
 class Given(NamedTuple):
@@ -42,7 +48,7 @@ class Given(NamedTuple):
 class Desk:
     """Answers, counts and remembers for one loop. Everything but `answer` runs on the event loop's thread."""
 
-    def __init__(self, loop: Loop, live: Live, intake: Intake, pool: Executor) -> None:
+    def __init__(self, loop: Loop, live: Live, intake: Intake, pool: Executor, aside: Executor) -> None:
         self.loop = loop
         self.live = live
         self.meter = Meter()
@@ -50,6 +56,7 @@ class Desk:
         self.quick = loop.recipe.quick
         self._intake = intake
         self._pool = pool
+        self._aside = aside  # for shadows: they must not keep those waiting who are heard
         self._log = loop.config.serve.log == "all"
         self._consent = loop.config.collect.consent
         self._given: list[Given] = []
@@ -58,6 +65,7 @@ class Desk:
         self._recent: dict[str, Given] = {}
         self._order: deque[str] = deque()
         self._asking = 0
+        self._inside = 0
         self._losing = False
 
     async def predict(
@@ -76,7 +84,7 @@ class Desk:
         if self.quick and len(values) == 1:
             timed = self._timed(values, ids, unit)
         else:
-            timed = await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, values, ids, unit)
+            timed = await self._in_thread(values, ids, unit)
         answers = []
         for i, (result, _) in enumerate(timed):
             if not isinstance(result, Answer):
@@ -86,6 +94,15 @@ class Desk:
         for value, id, answer, (_, ms) in zip(values, ids, answers, timed, strict=True):
             self._note(Given(id, value, answer.output, answer.model.id, subject), answer, ms, consent)
         return answers
+
+    async def _in_thread(self, values: Sequence[Json], ids: Sequence[str], unit: str | None) -> Timed:
+        if self._inside >= _CROWD:
+            raise Overloaded(f"{self._inside} calls wait for an answer of {self.loop.name} already")
+        self._inside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, values, ids, unit)
+        finally:
+            self._inside -= 1
 
     def recall(self, id: str) -> Given | None:
         """Return a prediction given lately."""
@@ -132,11 +149,9 @@ class Desk:
             log.warning("predictions of %s are written down again", self.loop.name)
         self._losing = error is not None
 
-    def _timed(
-        self, values: Sequence[Json], ids: Sequence[str], unit: str | None
-    ) -> list[tuple[Answer | EvergreenError, float]]:
+    def _timed(self, values: Sequence[Json], ids: Sequence[str], unit: str | None) -> Timed:
         """Answer in order until one fails, with the time each took in milliseconds."""
-        timed: list[tuple[Answer | EvergreenError, float]] = []
+        timed: Timed = []
         answer = self.live.answer
         clock = time.perf_counter
         for value, id in zip(values, ids, strict=True):
@@ -166,7 +181,7 @@ class Desk:
                 self._recent.pop(self._order.popleft(), None)
         if answer.shadows and self._asking < _SHADOWS:
             self._asking += 1
-            asked = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, answer.shadows, given.value)
+            asked = asyncio.get_running_loop().run_in_executor(self._aside, self._ask, answer.shadows, given.value)
             asked.add_done_callback(self._asked)
         self._schedule()
 

@@ -57,9 +57,11 @@ class Serving:
         self.intake = Intake(project.ledger)
         self.receipts = Receipts(self.intake)
         self.pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="answer")
+        self.aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shadow")
         self.lives = {name: Live(loop) for name, loop in project.loops.items()}
         self.desks = {
-            name: Desk(loop, self.lives[name], self.intake, self.pool) for name, loop in project.loops.items()
+            name: Desk(loop, self.lives[name], self.intake, self.pool, self.aside)
+            for name, loop in project.loops.items()
         }
         self.clock: Timekeeper = Clock(
             list(project.loops.values()),
@@ -96,6 +98,7 @@ class Serving:
             desk.flush()
         self.intake.stop()
         self.pool.shutdown()
+        self.aside.shutdown()
         for live in self.lives.values():
             live.close()
 
