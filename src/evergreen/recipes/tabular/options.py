@@ -79,7 +79,10 @@ class TabularOptions(PluginOptions):
     calibrate: bool = True
     """Fit a temperature on rows kept back, so that a confidence of 0.8 is right 80 % of the time; decisions stay as they are."""
     recency: Literal["none", "auto"] | Annotated[float, Field(gt=0)] = "none"
-    """Let older rows count less: half-life in rows, or "auto" to choose one, or none, by cross-validation in time."""
+    """Let older rows count less: half-life in rows, or "auto" to choose one, or none, by cross-validation in time.
+    "auto" takes three to four times as long. Measured with forests, it gained 6 points of accuracy where the right
+    answers themselves changed, nothing without a drift, and lost about 1 where only the inputs changed or the holdout
+    reached far ahead: so it is not the default."""
     sequence: SequenceOptions | None = None
     """A list of points within the input."""
     outcome: OutcomeOptions | None = None

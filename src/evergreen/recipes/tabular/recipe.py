@@ -17,7 +17,15 @@ from evergreen.recipes.tabular.options import TabularOptions
 
 
 class Tabular(Recipe):
-    """A row of numbers and categories in, a label out, with a probability for every class."""
+    """A row of numbers and categories in, a label out, with a probability for every class.
+
+    >>> recipe = Tabular(TabularOptions(target="lod", ranges={"cover": (0, 1)}))
+    >>> recipe.sample({"cover": "0.4", "lod": "2"})
+    Datum(input={'cover': 0.4}, label=2, weight=1.0, group=None)
+    >>> recipe.check({"cover": 1.4})
+    Traceback (most recent call last):
+    evergreen.core.errors.InvalidInput: cover is 1.4, outside the range from 0 to 1
+    """
 
     Options: ClassVar[type[PluginOptions]] = TabularOptions
     quick: ClassVar[bool] = True
