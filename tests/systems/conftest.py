@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import httpx
 import pytest
 
 import evergreen
+from evergreen.core.records import Event
+from evergreen.templates.parima.viewers import COLUMNS, Viewers
 
 PROGRAM = Path(sys.executable).with_name("evergreen")
 #: Longest wait for anything; a test that waits this long has failed.
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 class System:
@@ -107,6 +111,79 @@ class System:
         return evergreen.open(self.home / "evergreen.toml")
 
 
+class Parima(System):
+    """PARIMA, and what its viewers and scripts do with it."""
+
+    def configure(self, **training: Any) -> None:
+        """Write config.json."""
+        (self.home / "config.json").write_text(json.dumps({"parima": {"training": training}}))
+
+    def hurry(self) -> None:
+        """Spend no time on waiting: trainings get their share of a busy machine, rollouts are over at once."""
+        self.edit('hold = "5m"', 'hold = "0.1s"')
+        with (self.home / "evergreen.toml").open("a") as file:
+            file.write('\n[loops.parima.runner]\nuse = "process"\nnice = 0\n')
+
+    @staticmethod
+    def csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS, *, header: bool = True) -> str:
+        """Write rows as the viewer's log has them."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append decisions to the log, as the viewer does."""
+        log = self.home / "data/training_logs/parima_decisions_log.csv"
+        with log.open("a") as file:
+            file.write(self.csv(list(rows), header=not file.tell()))
+
+    def status(self) -> Any:
+        """Return the training status."""
+        return self.get("/api/parima/training/status")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of the history log."""
+        path = self.home / "data/training_logs/training_history.log"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the versions, newest first."""
+        return list(self.get("/api/parima/models")["models"])
+
+    def collected(self) -> dict[str, int]:
+        """Return how many samples there are."""
+        return dict(json.loads(self.run("status", "parima", "--json"))["samples"])
+
+    def runs(self) -> int:
+        """Count the trainings that were ever asked for or begun."""
+        project = self.open()
+        with closing(project.ledger) as ledger:
+            events = ledger.find(Event, "parima")
+        return sum(e.what == "added" and e.subject.startswith("run ") for e in events)
+
+    def idle(self) -> None:
+        """Wait until no training is under way."""
+        self.wait(lambda: not self.status()["training_in_progress"], "no training is under way")
+
+    def train(self, **wish: Any) -> dict[str, Any]:
+        """Train to the end; return the line of history that tells of it."""
+        self.idle()
+        before = len(self.history())
+        answer = self.post("/api/parima/train", wish)
+        assert answer.status_code == 200, answer.text
+        ends = ("TRAINING_COMPLETED", "TRAINING_FAILED", "TRAINING_SKIPPED")
+        told = self.wait(
+            lambda: [line for line in self.history()[before:] if line["event_type"] in ends], "a training ends"
+        )
+        return dict(told[0])
+
+
+KINDS = {"parima": Parima}
+
+
 def _env() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("EVERGREEN_")} | {"NO_COLOR": "1", "COLUMNS": "200"}
 
@@ -117,10 +194,24 @@ def lay_down(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
     @contextmanager
     def laid(template: str) -> Iterator[System]:
-        system = System(tmp_path_factory.mktemp(template) / "system", template)
+        system = KINDS.get(template, System)(tmp_path_factory.mktemp(template) / "system", template)
         try:
             yield system
         finally:
             system.down()
 
     return laid
+
+
+@pytest.fixture(scope="session")
+def parima(lay_down: Callable[..., Any]) -> Iterator[Parima]:
+    """A server that trains when it is asked to, with 400 decisions in its log and one model live."""
+    with lay_down("parima") as laid:
+        laid.configure(autoTrain=False, minSamplesForTraining=100)
+        laid.hurry()
+        laid.append(Viewers(3).decisions(400))
+        laid.up()
+        laid.wait(lambda: laid.collected()["collected"] == 400, "the log is read")
+        assert laid.train()["event_type"] == "TRAINING_COMPLETED"
+        laid.wait(lambda: laid.get("/health")["model_loaded"], "the model is live")
+        yield laid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.recipe import PluginOptions
 from evergreen.templates.parima import settings
 from evergreen.templates.parima.history import History
+from evergreen.templates.parima.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -40,6 +42,7 @@ class ParimaDoor:
 
     def __init__(self, options: DoorOptions, *, home: Path) -> None:
         self.options = options
+        self._home = home
         self.training = settings.read(home / options.config)
         self.history = History(home / self.training.training_log_file, self.training.log_file)
         #: What is answered on the fast path; complete once `routes` was called.
@@ -55,11 +58,17 @@ class ParimaDoor:
                 field=f"loops.{name}",
                 hint=f"Add [loops.{name}.recipe] to evergreen.toml, or lay the template down anew.",
             )
-        mine = _merged(loops[name], settings.overlay(self.training))
+        mine = _merged(loops[name], settings.overlay(self._named_alike()))
         return {
             **raw,
             "loops": {**loops, name: _hurried(mine, timedelta(hours=self.training.auto_train_interval_hours))},
         }
+
+    def _named_alike(self) -> TrainingSettings:
+        """Call the log as a training calls it that is given the same file, so that both mean the same rows."""
+        path = Path(os.path.normpath(self._home / self.training.log_file))
+        name = path.relative_to(self._home).as_posix() if path.is_relative_to(self._home) else str(path)
+        return self.training.model_copy(update={"log_file": name})
 
     def watch(self, loop: Loop) -> None:
         """Write what happened into the history log."""
