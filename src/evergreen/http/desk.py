@@ -24,7 +24,7 @@ from evergreen.stages.serve.live import ModelsFailed
 log = logging.getLogger("evergreen.http")
 
 #: Predictions are handed to the writer in batches: after this many seconds, or this many of them.
-_PAUSE, _BATCH = 0.01, 500
+_PAUSE, _BATCH = 0.01, 100
 #: Predictions kept at hand for feedback, and questions to shadows that may wait.
 _RECENT, _SHADOWS = 5_000, 64
 #: Calls that may wait for a thread; more are sent away at once rather than kept waiting for long.
