@@ -35,7 +35,7 @@ EXTRAS = {
         "sqlalchemy",
         "onnxruntime",
     ),
-    "tabular": ("numpy", "sklearn", "skl2onnx", "onnx", "onnxruntime", "matplotlib"),
+    "tabular": ("numpy", "sklearn", "onnx", "onnxruntime", "matplotlib"),
     "postgresql": ("sqlalchemy", "psycopg"),
 }
 VERSIONS = ("pydantic", "msgspec", "typer", "httpx", "starlette", "sqlalchemy", "onnxruntime", "scikit-learn")

@@ -31,7 +31,6 @@ _LIBRARIES = (
     "sklearn",
     "onnx",
     "onnxruntime",
-    "skl2onnx",
     "torch",
     "tensorflow",
     "xgboost",
