@@ -53,6 +53,8 @@ def decode(body: bytes, type: Any = Any) -> Any:
         return _plain(body) if type is Any else msgspec.json.decode(body, type=type)
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
+    except UnicodeDecodeError as e:  # inside a text; msgspec lets it out as it is
+        raise msgspec.DecodeError(f"a text in it is not UTF-8: {e.reason}") from None
 
 
 def answer(exc: BaseException) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
