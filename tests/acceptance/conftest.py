@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("parima") / "trained"
     assert command(home.parent, "init", "--template", "parima", home.name).code == 0
     # Nothing trains unless it is asked to, and then quickly.
-    (home / "config.json").write_text(json.dumps({"parima": {"training": {"autoTrain": False, "modelType": "logistic"}}}))
+    (home / "config.json").write_text(
+        json.dumps({"parima": {"training": {"autoTrain": False, "modelType": "logistic"}}})
+    )
     hasty = home / "hasty.toml"
     hasty.write_text((home / "evergreen.toml").read_text() + '\n[loops.parima.runner]\nuse = "inline"\n')
     people = Viewers(seed=11)
