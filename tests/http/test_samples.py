@@ -67,6 +67,7 @@ def test_an_idempotency_key_is_the_id_of_a_single_sample(app: App) -> None:
         (b"{", "application/json"),
         (b"", "application/json"),
         (b"\xff\xfe", "application/json"),
+        (b'{"input": "\xff"}', "application/json"),
         (b"{}\n{", "application/x-ndjson"),
     ],
 )
