@@ -49,6 +49,8 @@ class Answers:
         self._loop: Loop = serving.loop(name)
         self._desk = serving.desks[name]
         self._training = training
+        #: Predictions are stored, so that feedback may refer to them by id.
+        self._logged = self._loop.config.serve.log == "all"
         self._teller = Teller(self._loop, training.log_file)
 
     def hot(self) -> Mapping[tuple[str, str], Claim]:
@@ -77,8 +79,9 @@ class Answers:
                 "decision": {"lod": answer.output["label"]},
                 "confidence": answer.output["confidence"],
                 "model_version": answer.model.version,
-                "id": id,
             }
+            if self._logged:
+                said["id"] = id
         except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
             status, said = refusal(e)
             meter.requests["predict", status] += 1
