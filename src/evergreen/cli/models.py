@@ -75,9 +75,7 @@ def promote(
     with opened(config) as project:
         one, (version, *more) = shift(project, words, "VERSION")
         if more:
-            raise InvalidInput(
-                f"{more[0]} is one word too many", field="VERSION", hint="evergreen promote [LOOP] VERSION"
-            )
+            raise Misuse(f"{more[0]} is one word too many", field="VERSION", hint="evergreen promote [LOOP] VERSION")
         model = engine.promote(one, _number(version), by=who(), why=reason, force=force)
     if as_json:
         terminal.put_json(_plain(model))
