@@ -337,9 +337,6 @@ def test_wrong_options(store: Store, tmp_path: Path, options: dict[str, int]) ->
         made(tmp_path, store, **options)
 
 
-# --- Housekeeping ---------------------------------------------------------------------------------------------
-
-
 def test_no_zombie_and_the_clock_is_told(runner: ProcessRunner, store: Store, tmp_path: Path) -> None:
     changed = threading.Event()
     runner.on_change = changed.set

@@ -31,7 +31,6 @@ EXTRAS = {
         "jinja2",
         "itsdangerous",
         "prometheus_client",
-        "structlog",
         "sqlalchemy",
         "onnxruntime",
     ),
