@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.core.config import Use
-from evergreen.core.errors import ConfigError, InvalidInput
+from evergreen.core.errors import ConfigError, InvalidInput, Unavailable
 from evergreen.core.plugins import make
 from evergreen.core.ports import Counts, Ledger
 from evergreen.core.records import Event, Model
@@ -217,3 +217,17 @@ def test_reading_goes_by_an_index(ledger: Ledger, asked: dict[str, object], inde
     raw.close()
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_another_process_that_never_ends_its_turn(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evergreen.backends.ledger.sql.database.PATIENCE", 0.05)
+    with (
+        closing(opened(tmp_path)) as other,
+        ledger.together(),
+        pytest.raises(Unavailable, match="database is locked"),
+    ):
+        other.note("l", "x", **WHO)
+    ledger.note("l", "y", **WHO)
+    assert [e.what for e in ledger.find(Event, "l")] == ["y"]

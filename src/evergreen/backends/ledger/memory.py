@@ -84,6 +84,7 @@ class MemoryLedger:
         traffic: Mapping[str, Tally] | None = None,
     ) -> Sequence[bool]:
         """Store a batch; say of each sample whether it was new."""
+        samples = [_as_json(sample) for sample in samples]
         with self.together():
             at = self._now()
             if cursor is not None:
@@ -288,14 +289,10 @@ class MemoryLedger:
         self._set(scope, key, cursor.now)
 
     def _keep(self, loop: str, sample: Sample, at: datetime) -> bool:
-        check_weight(sample)
-        values = {
-            name: msgspec.json.decode(to_json(getattr(sample, name), name)) for name in ("input", "output", "label")
-        }
         if sample.id in self._ids[loop]:
             return False
         self._seq += 1
-        stored = replace(sample, loop=loop, seq=self._seq, at=at, **values)
+        stored = replace(sample, loop=loop, seq=self._seq, at=at)
         self._ids[loop].add(sample.id)
         self._later(lambda: self._ids[loop].discard(sample.id))
         self._push(self._samples[loop], stored)
@@ -359,6 +356,13 @@ class MemoryLedger:
             for r in self._records[Run].values():
                 if run.state in rivals and r.state in rivals and r.loop == run.loop and r.id != run.id:
                     raise AlreadyWaiting(f"loop {run.loop} already has run {r.id}, which is {r.state}")
+
+
+def _as_json(sample: Sample) -> Sample:
+    """Return the sample with its values as JSON keeps them."""
+    check_weight(sample)
+    names = ("input", "output", "label")
+    return replace(sample, **{name: msgspec.json.decode(to_json(getattr(sample, name), name)) for name in names})
 
 
 def _copy(record: _D) -> _D:

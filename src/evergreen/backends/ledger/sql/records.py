@@ -22,7 +22,7 @@ _R = TypeVar("_R", bound=Record)
 def store(conn: Connection, record: _R, at: datetime) -> _R:
     """Insert a record; the database gives its seq. Raises `AlreadyWaiting` or `Conflict`."""
     table = of[type(record)]
-    record = replace(in_utc(record), at=at)
+    record = replace(in_utc(record), seq=0, at=at)
     values = _spread(record)
     try:
         # In a block of its own, because after an error PostgreSQL would answer nothing more in the outer one.
@@ -114,14 +114,12 @@ def _gather(kind: type[_R], row: Mapping[Any, Any]) -> _R:
 def _taken(conn: Connection, record: Record) -> EvergreenError:
     """Say which of a table's promises a record would break."""
     table, kind = of[type(record)], noun(type(record))
+    if not record.seq and conn.execute(select(table.c.seq).where(table.c.id == record.id)).first():
+        return Conflict(f"there is already a {kind} {record.id}")
     if isinstance(record, Run):
         others = select(table.c.id, table.c.state).where(table.c.loop == record.loop, table.c.id != record.id)
         for id, state in conn.execute(others.where(table.c.state.in_(("requested", "queued", "running")))):
             if (state == "running") == (record.state == "running"):
                 return AlreadyWaiting(f"loop {record.loop} already has run {id}, which is {state}")
     version = getattr(record, "version", None)
-    if version is not None:
-        same = select(table.c.id).where(table.c.loop == record.loop, table.c.version == version)
-        if conn.execute(same).first():
-            return Conflict(f"{kind} version {version} of {record.loop} is taken", field="version")
-    return Conflict(f"there is already a {kind} {record.id}")
+    return Conflict(f"{kind} version {version} of {record.loop} is taken", field="version")
