@@ -70,6 +70,10 @@ def work(
         ) from e
     except SystemExit as e:
         raise JobFailed(f"The recipe ended the process (exit {e.code}) instead of returning.") from e
+    except ModuleNotFoundError as e:
+        name = str(ticket.recipe["use"])
+        lacks = plugins.missing(f'recipe "{name}"', e, extra=name)
+        raise JobFailed(str(lacks), kind="configuration", hint=None if ":" in name else lacks.hint) from e
     except Exception as e:  # a recipe may raise anything
         raise JobFailed(_sentence(e)) from e
 

@@ -70,7 +70,8 @@ def poll(loop: Loop) -> None:
     elif news.state == "cancelled":
         loop.ledger.move(run, RunState.CANCELLED, by="run", because="stopped", ended=loop.now())
     else:
-        _fail(loop, run, news.error or "it ended without a result", news.failure or "user_code")
+        error, hint = news.error or "it ended without a result", news.details.get("hint")
+        _fail(loop, run, f"{error.rstrip('.')}. Try: {hint}" if hint else error, news.failure or "user_code")
 
 
 def _succeed(loop: Loop, run: Run, news: Progress) -> None:
