@@ -84,8 +84,12 @@ class Door:
         """See nothing."""
 
     def routes(self, serving: Any) -> list[Any]:
+        import msgspec
         from starlette.responses import JSONResponse
         from starlette.routing import Route
+
+        from evergreen.http.errors import explain
+        from evergreen.http.hot import Claim
 
         async def models(_: Any) -> Any:
             return JSONResponse({"door": "routes", "loops": list(serving.project.loops)})
@@ -95,5 +99,9 @@ class Door:
                 raise InvalidInput("as you wish")
             return 203, b'{"door":"hot","heard":"%s"}' % body
 
-        self.hot = {("POST", "/api/toy/predict"): predict, ("POST", "/decide"): predict}
+        def refuse(exc: Exception) -> tuple[int, bytes]:
+            status, body, _ = explain(exc)
+            return status, msgspec.json.encode({"door": "refused", **body})
+
+        self.hot = dict.fromkeys((("POST", "/api/toy/predict"), ("POST", "/decide")), Claim(predict, refuse))
         return [Route("/api/toy/models", models)]

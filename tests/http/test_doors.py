@@ -26,12 +26,13 @@ def test_its_fast_path_is_guarded_like_ours(start: Callable[..., App]) -> None:
         assert said.headers["access-control-allow-origin"] == "https://x.example"
         asked = app.http.options(path, headers={**elsewhere, "access-control-request-method": "POST"})
         assert asked.status_code == 204
-        assert app.http.post(path, content=b"x" * 2000).status_code == 413
+        large = app.http.post(path, content=b"x" * 2000)
+        assert (large.status_code, large.json()["door"]) == (413, "refused")
         assert app.http.post(path, headers={"host": "evil.example"}).status_code == 403
         assert app.http.post(path, headers={"x-api-key": "no"}).status_code == 401
 
 
-def test_what_it_raises_has_the_one_shape(start: Callable[..., App]) -> None:
+def test_what_it_raises_it_explains_itself(start: Callable[..., App]) -> None:
     app = start(DOOR + MEMORY + PLAIN)
     said = app.http.post("/decide", content=b"raise")
-    assert (said.status_code, said.json()["error"]["code"]) == (400, "invalid_input")
+    assert (said.status_code, said.json()["door"]) == (400, "refused")

@@ -102,6 +102,12 @@ def test_P1_a_bad_body_is_told_and_has_the_fallback(parima: System, name: str) -
     assert named in said["error"]
 
 
+def test_P1_a_body_too_large_is_told_and_has_the_fallback(parima: System) -> None:
+    answer = parima.post("/api/parima/predict", b"x" * (9 * 1024 * 1024))
+    said = answer.json()
+    assert (answer.status_code, said["success"], said["decision"]) == (413, False, {"lod": 1})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,16 @@ _JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 Reply = tuple[int, bytes, "Head"]
-#: What a door may claim: (scope, body) -> (status, body as JSON).
-Claim = Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A path that a door answers in its own shape."""
+
+    answer: Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]  #: (scope, body) -> status, body as JSON
+    refuse: Callable[[Exception], tuple[int, bytes]]  #: what it says of an error, also of one before `answer`
+
+
 Handler = Callable[[Raw, bytes], Awaitable[Reply]]
 
 
@@ -82,11 +91,10 @@ class Hot:
         headers = dict(scope["headers"])
         try:
             await self._admitted(headers)
-            status, body = await claim(scope, await self._body(headers, receive))
-            head = [_JSON, (b"content-length", b"%d" % len(body))]
+            status, body = await claim.answer(scope, await self._body(headers, receive))
         except Exception as e:  # noqa: BLE001 - as above
-            status, body, head = answer(e)
-        await self._reply(headers, send, status, body, head)
+            status, body = claim.refuse(e)
+        await self._reply(headers, send, status, body, [_JSON, (b"content-length", b"%d" % len(body))])
 
     async def _admitted(self, headers: Raw) -> None:
         """Let callers with the role app in."""

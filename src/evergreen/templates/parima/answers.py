@@ -55,7 +55,9 @@ class Answers:
 
     def hot(self) -> Mapping[tuple[str, str], Claim]:
         """Return what is asked often."""
-        return {("POST", "/api/parima/predict"): self.predict}
+        from evergreen.http.hot import Claim
+
+        return {("POST", "/api/parima/predict"): Claim(self.predict, self._refuse)}
 
     def routes(self) -> list[BaseRoute]:
         """Return the rest."""
@@ -83,12 +85,16 @@ class Answers:
             if self._logged:
                 said["id"] = id
         except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
-            status, said = refusal(e)
-            meter.requests["predict", status] += 1
-            return status, _encode({**said, "decision": FALLBACK})
+            return self._refuse(e)
         meter.requests["predict", 200] += 1
         meter.took(time.perf_counter() - start)
         return 200, _encode(said)
+
+    def _refuse(self, exc: Exception) -> tuple[int, bytes]:
+        """Say what is wrong, with a decision that can be drawn all the same."""
+        status, said = refusal(exc)
+        self._desk.meter.requests["predict", status] += 1
+        return status, _encode({**said, "decision": FALLBACK})
 
     def _question(self, body: bytes) -> Json:
         """Read the features: flat as they are documented, or wrapped."""
