@@ -6,12 +6,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
 from evergreen import engine
+from evergreen.core.errors import Stale
 from evergreen.core.loop import Loop
 from evergreen.core.records import Run
 from evergreen.core.states import OPEN_RUNS
@@ -22,8 +24,10 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
 #: How often to look whether another process has changed the ledger.
 GLANCE_SECONDS = 0.25
-#: How often to look at a training that is under way.
-BRISK_SECONDS = 0.1
+#: The longest time between two turns while a training waits or runs.
+BRISK_SECONDS = 0.5
+#: Turns made at once, one after the other, while each changes something; then the clock takes breath.
+AT_ONCE = 20
 
 
 def holder() -> str:
@@ -35,22 +39,43 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{started}"
 
 
-def turn(loops: Sequence[Loop], *, me: str, doors: Sequence[Any] = ()) -> Mapping[str, bool]:
+class Troubles:
+    """Tells of a trouble when it begins, when it changes and when it is over; not at every turn."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def tried(self, what: str, act: Callable[[], Any]) -> None:
+        """Do something that may fail; whatever it raises is logged and goes no further."""
+        try:
+            act()
+        except Stale:
+            log.debug("%s: somebody was faster; the next turn looks again", what)
+        except Exception as e:
+            said = f"{type(e).__name__}: {e}"
+            if self._known.get(what) != said:
+                log.exception("%s failed; told once, tried again", what)
+            self._known[what] = said
+        else:
+            if self._known.pop(what, None) is not None:
+                log.warning("%s works again", what)
+
+
+def turn(
+    loops: Sequence[Loop], *, me: str, doors: Sequence[Any] = (), troubles: Troubles | None = None
+) -> Mapping[str, bool]:
     """Tick each loop once, unless another process holds it. One loop's trouble is not another's.
 
     Returns, for each loop, whether it was ticked here.
     """
+    troubles = troubles or Troubles()
     ticked = {}
     for loop in loops:
         ticked[loop.name] = loop.ledger.lease(f"tick/{loop.name}", me, LEASE_SECONDS)
-        if not ticked[loop.name]:
-            continue
-        try:
-            engine.tick(loop)
-            for door in doors:
-                door.watch(loop)
-        except Exception:
-            log.exception("tick of %s failed", loop.name)
+        if ticked[loop.name]:
+            troubles.tried(f"tick of {loop.name}", partial(engine.tick, loop))
+            for n, door in enumerate(doors):
+                troubles.tried(f"door {n} of {loop.name}", partial(door.watch, loop))
     return ticked
 
 
@@ -72,6 +97,9 @@ class Clock:
         self._wake = Event()
         self._stop = False
         self._me = holder()
+        self._troubles = Troubles()
+        self._seen = -1
+        self._next_turn = 0.0
         self._thread = Thread(target=self._run, name="clock", daemon=True)
         for loop in loops:
             if hasattr(loop.runner, "on_change"):  # a runner that can tell when a training has ended
@@ -86,37 +114,31 @@ class Clock:
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish the turn under way and end; give the leases back."""
+        """Finish the turn under way and end; give the leases back, where the ledger can be reached."""
         self._stop = True
         self._wake.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         for loop in self._loops:
-            loop.ledger.release(f"tick/{loop.name}", self._me)
+            name = f"tick/{loop.name}"
+            self._troubles.tried(f"giving back {name}", partial(loop.ledger.release, name, self._me))
 
     def _run(self) -> None:
-        if not self._loops:
-            return
-        ledger = self._loops[0].ledger
-        seen, next_turn = -1, 0.0
-        while not self._stop:
-            try:
-                now = ledger.revision()
-                if self._wake.is_set() or now != seen or monotonic() >= next_turn:
-                    self._wake.clear()
-                    turn(self._loops, me=self._me, doors=self._doors)
-                    next_turn = monotonic() + self._every
-                    seen = now
-                    if ledger.revision() != now:
-                        self._after()
-                        continue
-                    self._after()
-            except Exception:
-                log.exception("the clock stumbled")
-            self._wake.wait(BRISK_SECONDS if self._busy() else GLANCE_SECONDS)
+        while self._loops and not self._stop:
+            self._troubles.tried("the clock", self._look)
+            self._wake.wait(GLANCE_SECONDS)
 
-    def _busy(self) -> bool:
-        try:
-            return any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops)
-        except Exception:
-            log.exception("the ledger cannot be read")
-            return False
+    def _look(self) -> None:
+        """Turn if it is time, or if something was changed here or elsewhere, until nothing more comes of it."""
+        for _ in range(AT_ONCE):
+            woken = self._wake.is_set()
+            self._wake.clear()  # first of all: what cannot be read now must not be asked for without a pause
+            self._next_turn = 0.0 if woken else self._next_turn
+            now = self._loops[0].ledger.revision()
+            if self._stop or (now == self._seen and monotonic() < self._next_turn):
+                return
+            self._seen, self._next_turn = now, monotonic() + self._every
+            turn(self._loops, me=self._me, doors=self._doors, troubles=self._troubles)
+            self._after()
+            if any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops):
+                self._next_turn = min(self._next_turn, monotonic() + BRISK_SECONDS)
