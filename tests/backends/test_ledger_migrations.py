@@ -93,6 +93,21 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         assert ledger.get(type(told), told.id) == told
 
 
+def test_a_new_database_has_what_the_migrations_give(tmp_path: Path, sqlite: Engine) -> None:
+    opened(tmp_path).close()
+    other = create_engine(f"sqlite:///{tmp_path}/migrated.db")
+    with other.begin() as conn:
+        migrate.upgrade(conn)
+    dumps = []
+    for engine in (sqlite, other):
+        with engine.connect() as conn:
+            rows = {t.name: sorted(map(tuple, conn.execute(t.select()))) for t in metadata.sorted_tables}
+            rows["alembic_version"] = sorted(map(tuple, conn.execute(text("SELECT * FROM alembic_version"))))
+            dumps.append(rows)
+        engine.dispose()
+    assert dumps[0] == dumps[1]
+
+
 def test_a_current_schema_is_opened_without_alembic(tmp_path: Path) -> None:
     opened(tmp_path).close()
     code = f"""

@@ -37,7 +37,7 @@ class Database:
                     current = migrate.is_current(conn)
                 if not current:
                     with self.write() as conn:
-                        migrate.upgrade(conn)
+                        migrate.prepare(conn)
         except BaseException:
             self.close()
             raise

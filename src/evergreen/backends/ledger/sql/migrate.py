@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, inspect
 
+from evergreen.backends.ledger.sql.tables import metadata, revision
 from evergreen.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,10 +32,18 @@ def is_current(conn: Connection) -> bool:
     return found == HEAD
 
 
-def upgrade(conn: Connection) -> None:
-    """Run what is missing, inside the caller's transaction, unless somebody else just did."""
+def prepare(conn: Connection) -> None:
+    """Bring a database to the schema of this code, inside the caller's transaction, unless somebody else just did."""
     if is_current(conn):
         return
+    if inspect(conn).get_table_names():
+        upgrade(conn)
+    else:
+        _lay_down(conn)
+
+
+def upgrade(conn: Connection) -> None:
+    """Run the migrations that are missing."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
@@ -47,6 +56,14 @@ def upgrade(conn: Connection) -> None:
     with EnvironmentContext(config, scripts, fn=steps) as environment:
         environment.configure(connection=conn, version_table=_TABLE)
         environment.run_migrations()
+
+
+def _lay_down(conn: Connection) -> None:
+    """Make a new database at once: the tables are what all migrations come to, which a test holds them to."""
+    metadata.create_all(conn)
+    conn.execute(revision.insert().values(n=0))
+    conn.exec_driver_sql(f"CREATE TABLE {_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+    conn.exec_driver_sql(f"INSERT INTO {_TABLE} (version_num) VALUES ('{HEAD}')")  # noqa: S608 - our own constants
 
 
 def directory() -> ScriptDirectory:
