@@ -133,13 +133,13 @@ def test_a_newer_schema_is_refused(tmp_path: Path, sqlite: Engine) -> None:
 def test_a_migration_that_was_cut_short_left_nothing(
     tmp_path: Path, sqlite: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade = migrate.upgrade
+    prepare = migrate.prepare
 
     def cut_short(conn: object) -> None:
-        upgrade(conn)  # type: ignore[arg-type]
+        prepare(conn)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(migrate, "upgrade", cut_short)
+    monkeypatch.setattr(migrate, "prepare", cut_short)
     with pytest.raises(KeyboardInterrupt):
         opened(tmp_path)
     assert inspect(sqlite).get_table_names() == []
