@@ -14,7 +14,7 @@ PAGES = (ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if p.parent.n
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<more>.*)$")
 _TITLE = re.compile(r'title="([^"]+)"')
-_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
 
@@ -72,7 +72,8 @@ def prose(page: Path) -> str:
 
 def links(page: Path) -> Iterator[str]:
     """Yield where the links and pictures of a page lead."""
-    yield from _LINK.findall(prose(page))
+    for found in _LINK.finditer(prose(page)):
+        yield found[1] or found[2]
 
 
 def words(page: Path) -> Iterator[str]:

@@ -30,6 +30,8 @@ SKIPPED = {
 #: A person sees the server say so in the other terminal, and only then goes on.
 UP = "evergreen up &"
 READY = "Evergreen is up at"
+#: Seconds a person takes, at the least, to read what was printed before going on; a server follows a command by then.
+READING_S = 0.5
 PATIENCE_S = 240
 SHOWN = ("bash", "python")
 RUN = [page for page in PAGES if any(b.language in SHOWN for b in blocks(page))]
@@ -56,7 +58,11 @@ def commands(block: Block, session: Path) -> Iterator[str]:
 def script(page: Path, folder: Path, session: Path, port: int) -> str:
     """Write a page's blocks out as one shell script; every block says where it begins."""
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
+    up = False
     for number, block in enumerate(blocks(page)):
+        if up and block.language in SHOWN:
+            lines.append(f"sleep {READING_S}")
+        up = (up or UP in block.text) and "kill %1" not in block.text
         lines.append(f"printf '\\n@@ {number}\\n'")
         if block.title:
             kept = folder / f"block-{number}"
