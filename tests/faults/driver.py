@@ -28,7 +28,7 @@ PLACES = {
     "queue": training.queue,
     "start": training.start,
     "succeed": training._succeed,
-    "freeze": dataset.freeze,
+    "freeze": dataset._freeze,
     "raise": rollout._raise,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,11 @@ def loop(open_loop: Open) -> Loop:
 
 @pytest.fixture
 def feed() -> Callable[..., None]:
-    """Return a function that stores labelled samples."""
+    """Return a function that stores labelled samples, none like another."""
+    number = count()
 
     def feeding(loop: Loop, n: int, label: str, origin: str = "test") -> None:
-        rows = [{"input": {"i": i}, "label": label} for i in range(n)]
+        rows = [{"input": {"i": next(number)}, "label": label} for _ in range(n)]
         loop.ledger.append("l", [collect.admit(loop, row, origin=origin) for row in rows])
 
     return feeding

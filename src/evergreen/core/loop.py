@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from evergreen.core.config import LoopConfig
 from evergreen.core.ports import Ledger, Runner, Source, Store
 from evergreen.core.recipe import Recipe
+from evergreen.core.records import Run
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,13 @@ class Loop:
     new_id: Callable[[], str]
     #: Opens a file that a training was given of its own (`csv_path`) as a source.
     open_file: Callable[[Path], Source]
+
+    def runs(self) -> Iterator[Run]:
+        """Go back through the runs, the newest first; reads no further than it is followed, however many there are."""
+        limit, seen = 8, 0
+        while True:
+            found = self.ledger.find(Run, self.name, newest_first=True, limit=limit)
+            yield from found[seen:]
+            if len(found) < limit:
+                return
+            limit, seen = 8 * limit, limit

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from math import floor
 from pathlib import Path
 
 import msgspec
 
-from evergreen.core.errors import InvalidInput
+from evergreen.core.errors import EvergreenError, InvalidInput, Stale
 from evergreen.core.loop import Loop
 from evergreen.core.recipe import Row
 from evergreen.core.records import Dataset, Run, Sample, Snapshot
+
+log = logging.getLogger(__name__)
+
+_DAY_S = 86400.0
 
 
 def latest(loop: Loop) -> Snapshot:
@@ -24,17 +31,33 @@ def latest(loop: Loop) -> Snapshot:
     New is what no run was queued for: a dataset that was frozen before the lights went out does not count.
     """
     usable = loop.ledger.counts(loop.name).usable
-    runs = loop.ledger.find(Run, loop.name, newest_first=True)
-    last = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
-    return Snapshot(usable=usable, new=usable - (loop.ledger.get(Dataset, last).collected if last else 0))
+    queued = next((r.dataset for r in loop.runs() if r.dataset is not None and r.origin is None), None)
+    return Snapshot(usable=usable, new=max(0, usable - (loop.ledger.get(Dataset, queued).collected if queued else 0)))
 
 
-def freeze(loop: Loop, run: Run) -> Dataset:
-    """Write a version out, train and holdout apart, and record it. The same content is stored once.
+def freeze(loop: Loop, run: Run) -> Dataset | str:
+    """Write a version out, train and holdout apart, and record it; or say why that could not be done.
+
+    Whatever goes wrong here (a recipe that cannot write its rows, a full disk, a store that is away) fails
+    this run, and is not met again at every turn.
+    """
+    try:
+        return _freeze(loop, run)
+    except Stale:
+        raise
+    except Exception as e:
+        log.exception("no dataset could be made of the samples of %s", loop.name)
+        said = str(e) if isinstance(e, EvergreenError) else f"{type(e).__name__}: {e}"
+        return f"no dataset could be made of the samples: {said}"
+
+
+def _freeze(loop: Loop, run: Run) -> Dataset:
+    """Take sides, lay down files, store them by what they hold.
 
     Samples that are on no side yet get one, for ever: the newest part of what came since the last
     version is held out, the rest teaches (Bergmeir and Benítez 2012 on why not at random for series).
     """
+    collected = loop.ledger.counts(loop.name).usable  # counted first: what comes meanwhile is new, if anything
     newest = next(loop.ledger.samples(loop.name, origin=run.origin, newest_first=True, limit=1), None)
     if newest is None:
         raise InvalidInput("there are no samples to train on", field="samples")
@@ -43,34 +66,39 @@ def freeze(loop: Loop, run: Run) -> Dataset:
     try:
         counts = _write(loop, newest.seq, run.origin, folder)
         digest = _digest(folder)
-        known = _known(loop, digest, run.origin)
-        if known is not None:
-            return known
         key = f"datasets/{loop.name}/{digest[:16]}"
-        loop.store.put(key, folder)
+        loop.store.put(key, folder)  # the same content is stored once
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    last = loop.ledger.last(Dataset, loop.name)
-    frozen = Dataset(
-        id=loop.new_id(),
-        loop=loop.name,
-        version=last.version + 1 if last else 1,
-        as_of=newest.seq,
-        collected=loop.ledger.counts(loop.name).usable,
-        train=counts["train"],
-        holdout=counts["holdout"],
-        digest=digest,
-        key=key,
-        origin=run.origin,
-        details=counts,
-    )
-    return loop.ledger.add(frozen, by="dataset", because=run.why)
+    with loop.ledger.together():
+        last = loop.ledger.last(Dataset, loop.name)
+        if last is not None and (last.digest, last.origin, last.collected) == (digest, run.origin, collected):
+            return last  # it was frozen before, and the lights went out before the run was queued
+        frozen = Dataset(
+            id=loop.new_id(),
+            loop=loop.name,
+            version=last.version + 1 if last else 1,
+            as_of=newest.seq,
+            collected=collected,
+            train=counts["train"],
+            holdout=counts["holdout"],
+            digest=digest,
+            key=key,
+            origin=run.origin,
+            details=counts,
+        )
+        return loop.ledger.add(frozen, by="dataset", because=run.why)
 
 
 def _take_sides(loop: Loop, upto: int, origin: str | None) -> None:
-    seqs = loop.ledger.unsided(loop.name, upto=upto, origin=origin)
-    if seqs:
-        held = round(len(seqs) * loop.config.dataset.holdout)
+    """Hold out the newest of what is on no side yet, so many that over all versions the share comes out."""
+    share = loop.config.dataset.holdout
+    with loop.ledger.together():
+        seqs = loop.ledger.unsided(loop.name, upto=upto, origin=origin)
+        if not seqs:
+            return
+        before = max(0, loop.ledger.counts(loop.name, origin=origin).usable - len(seqs))
+        held = min(len(seqs), floor(share * (before + len(seqs)) + 0.5) - floor(share * before + 0.5))
         cut = seqs[len(seqs) - held - 1] if held < len(seqs) else 0
         loop.ledger.take_sides(loop.name, holdout_after=cut, upto=upto, origin=origin)
 
@@ -140,12 +168,12 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _known(loop: Loop, digest: str, origin: str | None) -> Dataset | None:
-    last = loop.ledger.last(Dataset, loop.name)
-    return last if last is not None and last.digest == digest and last.origin == origin else None
-
-
 def _work(loop: Loop) -> Path:
+    """Return the folder to work in, rid of what was left there by a process that was killed a day ago or longer."""
     folder = loop.state / "work"
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        with suppress(FileNotFoundError):  # its owner has just finished
+            if left.stat().st_mtime < loop.now().timestamp() - _DAY_S:
+                shutil.rmtree(left, ignore_errors=True)
     return folder

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from evergreen.core.config import RolloutConfig
-from evergreen.core.errors import Conflict, InvalidInput, NotFound
+from evergreen.core.errors import Conflict, InvalidInput, NotFound, Stale, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model
@@ -17,6 +18,8 @@ from evergreen.core.states import ON_THE_WAY, ModelState
 FEW = 3
 #: Answers it takes before a mean latency means anything.
 SOME = 20
+#: Answers of a champion after which they are counted anew.
+RECENT = 1000
 #: A person may make these champion without force; the others only by force, with a reason.
 WELCOME = (*ON_THE_WAY, ModelState.RETIRED)
 
@@ -33,11 +36,12 @@ class Step:
 def unfit(rules: RolloutConfig, tally: Tally) -> str:
     """Say why live traffic speaks against a model, or nothing. Pure.
 
-    >>> unfit(RolloutConfig(max_error_rate=0.02), Tally(answered=100, failed=4))
+    >>> unfit(RolloutConfig(max_error_rate=0.02), Tally(answered=96, failed=4))
     '4 of 100 answers failed, more than 2 %'
     """
-    if tally.failed >= FEW and tally.failed > rules.max_error_rate * tally.answered:
-        return f"{tally.failed} of {tally.answered} answers failed, more than {100 * rules.max_error_rate:.3g} %"
+    asked = tally.answered + tally.failed
+    if tally.failed >= FEW and tally.failed > rules.max_error_rate * asked:
+        return f"{tally.failed} of {asked} answers failed, more than {100 * rules.max_error_rate:.3g} %"
     if rules.max_latency_ms is not None and tally.answered >= SOME:
         mean = tally.latency_ms / tally.answered
         if mean > rules.max_latency_ms:
@@ -46,7 +50,7 @@ def unfit(rules: RolloutConfig, tally: Tally) -> str:
 
 
 def decide(rules: RolloutConfig, model: Model, tally: Tally, now: datetime, *, alone: bool = False) -> Step:
-    """Return the next step of one model. Pure. `alone`: there is no champion to protect."""
+    """Return the next step of one model. Pure. `tally`: since its last step. `alone`: no champion to protect."""
     if why := unfit(rules, tally):
         return Step("take back", 0.0, why)
     if alone:
@@ -71,31 +75,44 @@ def advance(loop: Loop) -> None:
     if not on_the_way:
         return
     model = on_the_way[-1]
-    alone = loop.ledger.last(Model, loop.name, ModelState.CHAMPION) is None
-    step = decide(loop.config.rollout, model, loop.ledger.tally(model.id), loop.now(), alone=alone)
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    step = decide(loop.config.rollout, model, _lately(loop, model), loop.now(), alone=champion is None)
+    if step.do == "raise":
+        try:
+            if not _is_stored(loop, model):
+                step = Step("take back", 0.0, "its files are not in the store any more")
+        except (Unavailable, OSError):
+            return  # the next tick asks again
     if step.do == "take back":
         _take_back(loop, model, step.because)
     elif step.do == "raise":
-        _raise(loop, model, step.share, step.because)
+        _raise(loop, model, step.share, step.because, over=champion)
 
 
 def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False) -> Model:
-    """Make a version champion now, on a person's word.
+    """Make a version champion now, on a person's word; what is on its way makes room for it.
 
-    Raises `Conflict` for the champion itself, or for one that the gate did not pass unless `force`.
+    Raises `Conflict` for the champion itself, for one whose files are gone, and for one that the gate did not
+    pass unless `force`.
     """
-    model = find(loop, version)
-    if model.state is ModelState.CHAMPION:
-        raise Conflict(f"v{version} is champion already")
-    if model.state not in WELCOME and not force:
-        raise Conflict(
-            f"v{version} is {model.state.replace('_', ' ')}: it did not pass the gate or was taken back",
-            hint="Use force, with a reason, to make it champion all the same.",
-        )
     if not why.strip():
         raise InvalidInput("a reason is needed", field="why")
-    said = f"{'forced' if model.state not in WELCOME else 'promoted'} by {by}: {why}"
-    return _raise(loop, model, 1.0, said)
+    if not _is_stored(loop, find(loop, version)):
+        raise Conflict(f"v{version} cannot be loaded: its files are not in the store any more")
+    with loop.ledger.together():
+        model = find(loop, version)
+        if model.state is ModelState.CHAMPION:
+            raise Conflict(f"v{version} is champion already")
+        if model.state not in WELCOME and not force:
+            raise Conflict(
+                f"v{version} is {model.state.replace('_', ' ')}: it did not pass the gate or was taken back",
+                hint="Use force, with a reason, to make it champion all the same.",
+            )
+        for other in loop.ledger.find(Model, loop.name, *ON_THE_WAY):
+            if other.id != model.id:
+                _take_back(loop, other, f"overtaken: {by} promoted v{version}")
+        said = f"{'forced' if model.state not in WELCOME else 'promoted'} by {by}: {why}"
+        return _raise(loop, model, 1.0, said, over=loop.ledger.last(Model, loop.name, ModelState.CHAMPION))
 
 
 def rollback(loop: Loop, *, by: str, why: str) -> Model:
@@ -104,7 +121,17 @@ def rollback(loop: Loop, *, by: str, why: str) -> Model:
     Returns the model that answers afterwards. Raises `Conflict` when there is nothing to go back to.
     """
     said = f"rolled back by {by}" + (f": {why}" if why.strip() else "")
-    return _back(loop, said)
+    with loop.ledger.together():
+        champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+        challengers = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
+        if challengers and champion is not None:
+            for model in challengers:
+                _take_back(loop, model, said)
+            return champion
+        former = _former(loop)
+        if champion is None or former is None:
+            raise Conflict("there is no former champion to go back to")
+        return _put_back(loop, champion, former, said)
 
 
 def find(loop: Loop, version: int) -> Model:
@@ -115,51 +142,72 @@ def find(loop: Loop, version: int) -> Model:
     raise NotFound(f"{loop.name} has no model v{version}", field="version")
 
 
-def _back(loop: Loop, said: str) -> Model:
-    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
-    challengers = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
-    if challengers and champion is not None:
-        for model in challengers:
-            _take_back(loop, model, said)
-        return champion
-    former = _former(loop)
-    if champion is None or former is None:
-        raise Conflict("there is no former champion to go back to")
-    with loop.ledger.together():
-        loop.ledger.move(champion, ModelState.ROLLED_BACK, by="rollout", because=said, share=0.0, since=loop.now())
-        return loop.ledger.move(former, ModelState.CHAMPION, by="rollout", because=said, share=1.0, since=loop.now())
-
-
 def _former(loop: Loop) -> Model | None:
     """Return the champion that was retired last."""
     retired = loop.ledger.find(Model, loop.name, ModelState.RETIRED)
-    return max(retired, key=lambda m: m.since or datetime.min.replace(tzinfo=UTC), default=None)
+    return max(retired, key=lambda m: (m.since or datetime.min.replace(tzinfo=UTC), m.seq), default=None)
 
 
 def _watch_champion(loop: Loop) -> None:
-    """Take a champion back that fails, if there is one before it."""
+    """Put the former champion back when the champion fails, unless that one fails just the same."""
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
-    if champion is None or _former(loop) is None or loop.ledger.find(Model, loop.name, *ON_THE_WAY):
+    if champion is None:
         return
     rules = loop.config.rollout.model_copy(update={"max_latency_ms": None})
-    if why := unfit(rules, loop.ledger.tally(champion.id)):
-        _back(loop, why)
+    lately = _lately(loop, champion)
+    why = unfit(rules, lately)
+    if not why and lately.answered >= RECENT:
+        _count_anew(loop, champion)
+    if not why or (former := _former(loop)) is None:
+        return
+    if not unfit(rules, _lately(loop, former)):  # it stands in where the champion fails: its tally tells
+        with loop.ledger.together():
+            _put_back(loop, champion, former, why)
+
+
+def _put_back(loop: Loop, champion: Model, former: Model, because: str) -> Model:
+    _take_back(loop, champion, because)
+    _count_anew(loop, former)
+    return loop.ledger.move(former, ModelState.CHAMPION, by="rollout", because=because, share=1.0, since=loop.now())
 
 
 def _take_back(loop: Loop, model: Model, because: str) -> None:
     loop.ledger.move(model, ModelState.ROLLED_BACK, by="rollout", because=because, share=0.0, since=loop.now())
 
 
-def _raise(loop: Loop, model: Model, share: float, because: str) -> Model:
+def _raise(loop: Loop, model: Model, share: float, because: str, *, over: Model | None) -> Model:
+    """Give a model a larger share; `over` is the champion that was seen when this was decided."""
     to = {0.0: ModelState.SHADOW, 1.0: ModelState.CHAMPION}.get(share, ModelState.CANARY)
     now = loop.now()
     with loop.ledger.together():  # there is never a moment without a champion
         old = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+        if (old and old.id) != (over and over.id):
+            raise Stale(f"another model than v{model.version} has become champion meanwhile")
         if to is ModelState.CHAMPION and old is not None:
+            _count_anew(loop, old)
             loop.ledger.move(
                 old, ModelState.RETIRED, by="rollout", because=f"succeeded by v{model.version}", share=0.0, since=now
             )
+        _count_anew(loop, model)
         return loop.ledger.move(model, to, by="rollout", because=because, share=share, since=now)
+
+
+def _is_stored(loop: Loop, model: Model) -> bool:
+    """Say whether a model can still be fetched."""
+    return model.key in loop.store.list(model.key)
+
+
+def _count_anew(loop: Loop, model: Model) -> None:
+    """Begin a new count of a model's traffic: what was in another step, or long ago, hides what goes wrong now."""
+    tally = loop.ledger.tally(model.id)
+    loop.ledger.remember("counted", model.id, json.dumps([tally.answered, tally.failed, tally.latency_ms]))
+
+
+def _lately(loop: Loop, model: Model) -> Tally:
+    """Return what traffic says of a model since the count was begun."""
+    tally = loop.ledger.tally(model.id)
+    answered, failed, ms = json.loads(loop.ledger.recall("counted", model.id) or "[0, 0, 0]")
+    return Tally(tally.answered - answered, tally.failed - failed, latency_ms=tally.latency_ms - ms)
 
 
 def _traffic(tally: Tally) -> str:

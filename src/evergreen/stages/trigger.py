@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 from evergreen.core.config import TriggerConfig
 from evergreen.core.loop import Loop
-from evergreen.core.records import Run, Snapshot
-from evergreen.core.states import OPEN_RUNS, RunState
+from evergreen.core.records import Dataset, Model, Run, Snapshot
+from evergreen.core.states import ON_THE_WAY, OPEN_RUNS, RunState
+
+#: A training that failed is tried again after this long, then after twice as long, and so on up to the longest.
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
+#: Ended runs among which failures in a row are counted.
+FEW = 12
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -16,9 +23,13 @@ class Facts:
     """What the decision rests on."""
 
     usable: int
-    new: int
+    new: int  #: since a training was last queued
     since_look: timedelta | None  #: since the interval last came round; None: never
     since_start: timedelta | None  #: since the last training was queued; None: never
+    unlearnt: int = 0  #: samples that no training has learnt from, because the last ones failed
+    failures: int = 0  #: how many trainings in a row have failed
+    since_failure: timedelta | None = None
+    rollout: str = ""  #: the model that is taking its first steps now, if there is one
 
 
 @dataclass(frozen=True)
@@ -38,17 +49,33 @@ def due(rules: TriggerConfig, facts: Facts) -> Decision:
     >>> due(TriggerConfig(min_new=20), Facts(120, 20, None, None)).because
     '20 new samples'
     """
+    again = facts.since_failure is not None and facts.since_failure >= pause(facts.failures)
+    new = max(facts.new, facts.unlearnt) if again else facts.new
     looked = rules.every is not None and (facts.since_look is None or facts.since_look >= rules.every)
-    plenty = rules.min_new is not None and facts.new >= rules.min_new
+    plenty = rules.min_new is not None and new >= rules.min_new
     if not rules.auto or not (looked or plenty):
         return Decision(False, "", False)
     if facts.usable < rules.min_size:
         return Decision(False, f"Not enough samples: {facts.usable} < {rules.min_size}", looked)
-    if facts.new == 0:
+    if new == 0:
         return Decision(False, f"No new samples among {facts.usable}", looked)
     if facts.since_start is not None and facts.since_start < rules.cooldown:
         return Decision(False, f"Cooling down for another {rules.cooldown - facts.since_start}", looked)
-    return Decision(True, f"{facts.new} new samples" + (" at the interval" if looked and not plenty else ""), looked)
+    if facts.rollout:
+        return Decision(False, f"Waiting for {facts.rollout}, which is taking over just now", looked)
+    because = f"{new} new samples" + (" at the interval" if looked and not plenty else "")
+    if new > facts.new:
+        because += f", again after {facts.failures} failed training{'s' if facts.failures > 1 else ''}"
+    return Decision(True, because, looked)
+
+
+def pause(failures: int) -> timedelta:
+    """Return how long to let things be after so many failures in a row.
+
+    >>> [str(pause(n)) for n in (1, 2, 3, 99)]
+    ['0:01:00', '0:02:00', '0:04:00', '6:00:00']
+    """
+    return min(FIRST_PAUSE * 2 ** min(failures - 1, 30), LONGEST_PAUSE) if failures else timedelta(0)
 
 
 def look(loop: Loop, data: Snapshot) -> Run | None:
@@ -56,7 +83,7 @@ def look(loop: Loop, data: Snapshot) -> Run | None:
     asked = loop.ledger.last(Run, loop.name, RunState.REQUESTED)
     if asked is not None:
         return _asked(loop, asked, data)
-    if loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None:
+    if not loop.config.trigger.auto or loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None:
         return None
     decision = due(loop.config.trigger, _facts(loop, data))
     if decision.train:  # the queued run itself is the memory of this look
@@ -87,15 +114,50 @@ def _skip(loop: Loop, because: str, usable: int) -> None:
 
 
 def _facts(loop: Loop, data: Snapshot) -> Facts:
-    looked = loop.ledger.recall("looked", loop.name)
-    runs = loop.ledger.find(Run, loop.name, newest_first=True)
-    queued = next((r.at for r in runs if r.dataset is not None and r.at is not None), None)
-    own = next((r.at for r in runs if r.by == "trigger" and r.at is not None), None)
-    looks = [t for t in (own, datetime.fromisoformat(looked) if looked else None) if t is not None]
     now = loop.now()
+    said = loop.ledger.recall("looked", loop.name)
+    looked = datetime.fromisoformat(said) if said else _LONG_AGO
+    started = next((r.at for r in loop.runs() if r.dataset is not None), None)
+    if loop.config.trigger.every is not None:  # the newest training of our own was a look, too
+        own = next((r.at for r in loop.runs() if r.at and (r.by == "trigger" or r.at < looked)), None)
+        looked = max(looked, own or _LONG_AGO)
+    failures, failed, prepared = _failures(loop)
     return Facts(
         usable=data.usable,
-        new=data.new,
-        since_look=now - max(looks) if looks else None,
-        since_start=now - queued if queued is not None else None,
+        new=data.new if prepared else 0,
+        since_look=now - looked if looked > _LONG_AGO else None,
+        since_start=now - started if started is not None else None,
+        unlearnt=_unlearnt(loop, data) if failures else 0,
+        failures=failures,
+        since_failure=now - failed if failed is not None else None,
+        rollout=_rollout(loop, now),
     )
+
+
+def _failures(loop: Loop) -> tuple[int, datetime | None, bool]:
+    """Count failures in a row; say when the last was, and whether it came as far as having a dataset."""
+    ended = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+    runs = loop.ledger.find(Run, loop.name, *ended, newest_first=True, limit=FEW)
+    failed = list(takewhile(lambda run: run.state is RunState.FAILED, runs))
+    if not failed:
+        return 0, None, True
+    return len(failed), failed[0].ended or failed[0].at, failed[0].dataset is not None or failed[0].by != "trigger"
+
+
+def _unlearnt(loop: Loop, data: Snapshot) -> int:
+    """Count the samples that came since a training on all of them went well, or was stopped by a person."""
+    learnt = (RunState.SUCCEEDED, RunState.CANCELLED)
+    runs = loop.ledger.find(Run, loop.name, *learnt, newest_first=True, limit=FEW)
+    last = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
+    return max(0, data.usable - (loop.ledger.get(Dataset, last).collected if last else 0))
+
+
+def _rollout(loop: Loop, now: datetime) -> str:
+    """Name the model that is on its way, as long as it makes its way: a training now would only overtake it.
+
+    One that has stood still for longer than its step lasts, for want of traffic say, is not waited for.
+    """
+    model = loop.ledger.last(Model, loop.name, *ON_THE_WAY)
+    if model is None or model.since is None or now - model.since >= 2 * loop.config.rollout.hold:
+        return ""
+    return f"v{model.version}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evergreen.core.errors import EvergreenError, InvalidInput, NoConsent, Stale
@@ -55,23 +55,40 @@ def admit(loop: Loop, row: Mapping[str, Json], *, origin: str, id: str | None = 
 
 def pull(loop: Loop) -> Pull:
     """Take in what is new in every source, and the file of a training that was asked for with one."""
-    done = Pull()
-    asked = loop.ledger.last(Run, loop.name, RunState.REQUESTED)
-    if asked is not None and asked.file is not None:
-        done += pull_from(loop, loop.open_file(Path(asked.file)), batches=None)
+    done = _pull_asked(loop)
     for source in loop.sources:
         try:
             pulled = pull_from(loop, source)
+            done = replace(done + pulled, more=done.more or pulled.more)
             _trouble(loop, source, None)
         except Stale:
             continue  # another process was reading the same source; it stored what we read
-        except EvergreenError as e:
-            _trouble(loop, source, str(e))
-            continue
-        done = Pull(
-            done.new + pulled.new, done.known + pulled.known, done.rejected + pulled.rejected, done.more or pulled.more
-        )
+        except Exception as e:  # noqa: BLE001 - a source may raise anything; the others are read all the same
+            _trouble(loop, source, _said(e))
     return done
+
+
+def _pull_asked(loop: Loop) -> Pull:
+    """Take in the file of a training that was asked for with one; a file that cannot be read fails the training."""
+    asked = loop.ledger.last(Run, loop.name, RunState.REQUESTED)
+    if asked is None or asked.file is None:
+        return Pull()
+    try:
+        if not Path(asked.file).is_file():
+            raise InvalidInput(f"the file {asked.file} is gone", field="file")
+        return pull_from(loop, loop.open_file(Path(asked.file)), batches=None)
+    except Stale:
+        return Pull()  # another process was reading the same file, or the request has been withdrawn
+    except Exception as e:  # noqa: BLE001 - whatever it is, it would be so at every turn, and nothing else be done
+        error = f"{Path(asked.file).name} could not be read: {_said(e)}"
+        loop.ledger.move(
+            asked, RunState.FAILED, by="run", because=error, error=error, failure="configuration", ended=loop.now()
+        )
+        return Pull()
+
+
+def _said(e: Exception) -> str:
+    return str(e) if isinstance(e, EvergreenError) else f"{type(e).__name__}: {e}"
 
 
 def pull_from(loop: Loop, source: Source, *, batches: int | None = BATCHES) -> Pull:
@@ -85,8 +102,8 @@ def pull_from(loop: Loop, source: Source, *, batches: int | None = BATCHES) -> P
         for row in pulled.rows:
             try:
                 samples.append(_incoming(loop, row, source.origin))
-            except (InvalidInput, NoConsent) as e:
-                rejects.append(Reject(origin=source.origin, where=row.where, raw=row.raw[:2000], reason=str(e)))
+            except Exception as e:  # noqa: BLE001 - a recipe may raise anything; one row must not stop those behind it
+                rejects.append(Reject(origin=source.origin, where=row.where, raw=row.raw[:2000], reason=_said(e)))
         if not samples and not rejects and pulled.cursor in (None, was):
             return Pull(done.new, done.known, done.rejected)
         cursor = CursorMove(source.origin, was, pulled.cursor or "")

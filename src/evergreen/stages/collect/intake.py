@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
-from evergreen.core.errors import Overloaded, Unavailable
+from evergreen.core.errors import InvalidInput, Overloaded, Unavailable
 from evergreen.core.ports import Ledger, Tally
 from evergreen.core.records import Sample
+
+log = logging.getLogger(__name__)
 
 Done = Callable[[Sequence[bool] | None, Exception | None], None]
 
@@ -84,27 +87,46 @@ class Intake:
             self._store(batch)
 
     def _store(self, batch: Sequence[_Entry]) -> None:
-        results: list[Sequence[bool]] = []
+        """Store entries in one transaction; one that cannot be stored does not take the others with it."""
         try:
-            with self._ledger.together():
-                for loop in dict.fromkeys(e.loop for e in batch):
-                    mine = [e for e in batch if e.loop == loop]
-                    new = self._ledger.append(
-                        loop, [s for e in mine for s in e.samples], traffic=_sum(e.traffic for e in mine)
-                    )
-                    results.append(new)
+            results = self._commit(batch)
+        except InvalidInput as e:
+            if len(batch) > 1:
+                for entry in batch:
+                    self._store([entry])
+            else:
+                _tell(batch[0], None, e)
         except Exception as e:  # noqa: BLE001 - whoever waits is told; the writer must live
             for entry in batch:
-                if entry.done is not None:
-                    entry.done(None, e)
-            return
-        for loop, new in zip(dict.fromkeys(e.loop for e in batch), results, strict=True):
-            at = 0
-            for entry in batch:
-                if entry.loop == loop:
-                    if entry.done is not None:
-                        entry.done(new[at : at + len(entry.samples)], None)
+                _tell(entry, None, e)
+        else:
+            for entry, new in zip(batch, results, strict=True):
+                _tell(entry, new, None)
+
+    def _commit(self, batch: Sequence[_Entry]) -> list[Sequence[bool]]:
+        """Store entries; say of each entry's samples whether they were new."""
+        results: dict[int, Sequence[bool]] = {}
+        with self._ledger.together():
+            for loop in dict.fromkeys(e.loop for e in batch):
+                mine = [(i, e) for i, e in enumerate(batch) if e.loop == loop]
+                new = self._ledger.append(
+                    loop, [s for _, e in mine for s in e.samples], traffic=_sum(e.traffic for _, e in mine)
+                )
+                at = 0
+                for i, entry in mine:
+                    results[i] = new[at : at + len(entry.samples)]
                     at += len(entry.samples)
+        return [results[i] for i in range(len(batch))]
+
+
+def _tell(entry: _Entry, new: Sequence[bool] | None, error: Exception | None) -> None:
+    """Tell who waits; that they cannot take it is no reason to write no more."""
+    if entry.done is None:
+        return
+    try:
+        entry.done(new, error)
+    except Exception:
+        log.exception("nobody could be told what became of %d samples of %s", len(entry.samples), entry.loop)
 
 
 def _sum(parts: Iterable[Mapping[str, Tally] | None]) -> dict[str, Tally]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
 
-from evergreen.core.errors import EvergreenError
+from evergreen.core.errors import AlreadyWaiting, EvergreenError, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Evidence
-from evergreen.core.records import Json, Model
-from evergreen.core.states import ModelState
+from evergreen.core.records import Json, Model, Run
+from evergreen.core.states import ModelState, RunState
 from evergreen.stages.gate.rules import Case, decide
 
 MOVES = {
@@ -28,29 +30,67 @@ def judge(loop: Loop) -> None:
     """Let candidates through, turn them away, or say that it cannot be told."""
     for model in loop.ledger.find(Model, loop.name, ModelState.CANDIDATE):
         champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
-        case = _case(loop, model, champion)
+        try:
+            case = _case(loop, model, champion)
+        except (Unavailable, OSError) as e:
+            _tell_once(loop, f"v{model.version} cannot be judged now: {e}")
+            continue
         verdict = decide(loop.config.gate, case)
-        rival = {m: sum(v) / len(v) for m, v in case.champion.items() if v}
-        loop.ledger.move(
-            model,
-            MOVES[verdict.outcome],
-            by="gate",
-            because=verdict.because,
-            verdict=dataclasses.asdict(verdict),
-            rival_scores=rival,
-            since=loop.now(),
-        )
+        with loop.ledger.together():
+            loop.ledger.move(
+                model,
+                MOVES[verdict.outcome],
+                by="gate",
+                because=verdict.because,
+                verdict=dataclasses.asdict(verdict),
+                rival_scores={m: sum(v) / len(v) for m, v in case.champion.items() if v},
+                since=loop.now(),
+            )
+            if verdict.outcome == "not_comparable" and champion is not None and model.base != champion.id:
+                _ask_again(loop, model, champion)
+
+
+def _ask_again(loop: Loop, model: Model, champion: Model) -> None:
+    """Train the same once more against the champion of now; not a third time, however often that changes."""
+    run = loop.ledger.get(Run, model.run) if model.run is not None else None
+    if run is None or run.by == "gate":
+        return
+    why = f"v{champion.version} became champion while v{model.version} was trained"
+    again = Run(
+        id=loop.new_id(),
+        loop=loop.name,
+        state=RunState.REQUESTED,
+        why=why,
+        by="gate",
+        force=True,
+        overrides=run.overrides,
+        file=run.file,
+        origin=run.origin,
+    )
+    with suppress(AlreadyWaiting):  # the one that waits will do
+        loop.ledger.add(again, by="gate", because=why)
+
+
+def _tell_once(loop: Loop, because: str) -> None:
+    if loop.ledger.recall("trouble", f"{loop.name}/gate") != because:
+        loop.ledger.remember("trouble", f"{loop.name}/gate", because)
+        loop.ledger.note(loop.name, "cannot judge", by="gate", because=because)
 
 
 def _case(loop: Loop, model: Model, champion: Model | None) -> Case:
-    folder = loop.state / "work" / f"judge-{model.id}"
-    shutil.rmtree(folder, ignore_errors=True)
+    """Gather what is known. Raises `Unavailable` or `OSError` where that cannot be told now."""
+    work = loop.state / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"judge-{model.id}-", dir=work))  # of its own: another may judge it, too
     try:
-        evaluation = model.details.get("evaluation")
-        if evaluation:
-            loop.store.get(str(evaluation), folder / "evaluation")
-        evidence = _evidence(folder / "evaluation" / "evidence.json")
-        error, latency = _try(loop, model, folder)
+        try:
+            evidence = _evidence(loop, model, folder)
+            loop.store.get(model.key, folder / "model")
+        except (Unavailable, OSError):
+            raise
+        except (EvergreenError, msgspec.MsgspecError) as e:
+            return Case(candidate={}, load_error=str(e))
+        error, latency = _try(loop, folder)
         size = model.details.get("size_bytes")
         return Case(
             candidate=evidence.candidate,
@@ -65,7 +105,12 @@ def _case(loop: Loop, model: Model, champion: Model | None) -> Case:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _evidence(path: Path) -> Evidence:
+def _evidence(loop: Loop, model: Model, folder: Path) -> Evidence:
+    """Fetch what was measured, row by row."""
+    evaluation = model.details.get("evaluation")
+    if evaluation:
+        loop.store.get(str(evaluation), folder / "evaluation")
+    path = folder / "evaluation" / "evidence.json"
     return msgspec.json.decode(path.read_bytes(), type=Evidence) if path.is_file() else Evidence()
 
 
@@ -82,13 +127,14 @@ def _obstacle(model: Model, champion: Model | None, evidence: Evidence) -> str:
     return ""
 
 
-def _try(loop: Loop, model: Model, folder: Path) -> tuple[str, float | None]:
+def _try(loop: Loop, folder: Path) -> tuple[str, float | None]:
     """Load a candidate as the serving process would, and see that it answers as it did where it was trained."""
     try:
-        loop.store.get(model.key, folder / "model")
         predictor = loop.recipe.load(folder / "model")
         try:
             probes = _probes(folder / "evaluation" / "probes.json")
+            for value, _ in probes[:1]:
+                predictor.predict([value])  # to warm up
             start = perf_counter()
             said = [predictor.predict([value])[0] for value, _ in probes]
             latency = (perf_counter() - start) * 1000 / len(probes) if probes else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from evergreen.core.config import GateConfig
@@ -40,6 +41,8 @@ def decide(rules: GateConfig, case: Case) -> Verdict:
         return Verdict(outcome="reject", because=broken, figures=figures)
     mine = case.candidate.get(rules.metric, ())
     figures["n"] = len(mine)
+    if broken := _unmeasured(rules, case):
+        return Verdict(outcome="reject", because=broken, figures=figures)
     if mine:
         own = bootstrap(mine, rules.confidence)
         figures |= {"candidate": own.mean, "interval": [own.low, own.high]}
@@ -74,6 +77,16 @@ def _limits(rules: GateConfig, case: Case) -> str:
         return f"{case.size_mb:.1f} MB is larger than {rules.max_size_mb:g} MB"
     if rules.max_latency_ms is not None and case.latency_ms is not None and case.latency_ms > rules.max_latency_ms:
         return f"an answer takes {case.latency_ms:.2f} ms, longer than {rules.max_latency_ms:g} ms"
+    return ""
+
+
+def _unmeasured(rules: GateConfig, case: Case) -> str:
+    """Say what is wrong with the figures themselves: the metric that decides is missing, or one is no number."""
+    if case.candidate and rules.metric not in case.candidate:
+        return f"no {rules.metric} was measured, and it is to decide; there is: {', '.join(case.candidate)}"
+    for metric, scores in [*case.candidate.items(), *case.champion.items()]:
+        if not all(map(isfinite, scores)):
+            return f"a figure of {metric} is not a number"
     return ""
 
 

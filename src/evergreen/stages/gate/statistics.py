@@ -39,13 +39,15 @@ def bootstrap(values: Sequence[float], confidence: float, seed: int = 0) -> Inte
     below = (float((means < mean).mean()) + float((means <= mean).mean())) / 2
     normal = NormalDist()
     bias = normal.inv_cdf(min(max(below, 1 / len(means)), 1 - 1 / len(means)))
-    centred = mean - data  # proportional to the jackknife's deviations, for a mean
+    centred = data - mean  # proportional to the jackknife's deviations (all but one against each), for a mean
     acceleration = float((centred**3).sum()) / (6 * float((centred**2).sum()) ** 1.5)
     tail = (1 - confidence) / 2
     ends = []
     for z in (normal.inv_cdf(tail), normal.inv_cdf(1 - tail)):
-        shifted = bias + (bias + z) / (1 - acceleration * (bias + z))
-        ends.append(float(np.quantile(means, normal.cdf(shifted))))
+        left = 1 - acceleration * (bias + z)
+        # Far out the correction has a pole; behind it is nothing but the end of what was drawn.
+        at = normal.cdf(bias + (bias + z) / left) if left > 0 else float(z > 0)
+        ends.append(float(np.quantile(means, at)))
     return Interval(mean, ends[0], ends[1])
 
 
@@ -76,11 +78,11 @@ def mcnemar(better: int, worse: int) -> float:
     return min(1.0, 2 * float(sum(comb(n, i) for i in range(k + 1)) / 2**n))
 
 
-def minimum_detectable(differences: Sequence[float], confidence: float, power: float = 0.8) -> float:
-    """Return the smallest true difference that so many rows would show with `power`."""
+def minimum_detectable(differences: Sequence[float], confidence: float, power: float = 0.8) -> float | None:
+    """Return the smallest true difference that so many rows would show with `power`; None: one row shows nothing."""
     n = len(differences)
     if n < 2:
-        return float("inf")
+        return None
     mean = sum(differences) / n
     spread = sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1))
     normal = NormalDist()

@@ -16,8 +16,7 @@ def status(loop: Loop) -> dict[str, Any]:
     ledger, name = loop.ledger, loop.name
     counts = ledger.counts(name)
     dataset = ledger.last(Dataset, name)
-    runs = ledger.find(Run, name, newest_first=True)
-    learnt = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
+    learnt = next((r.dataset for r in loop.runs() if r.dataset is not None and r.origin is None), None)
     champion = ledger.last(Model, name, ModelState.CHAMPION)
     challenger = ledger.last(Model, name, *ON_THE_WAY)
     last = ledger.last(Event, name)
@@ -29,7 +28,7 @@ def status(loop: Loop) -> dict[str, Any]:
         "rollout": _model(loop, challenger),
         "samples": {
             "collected": counts.usable,
-            "new": counts.usable - (ledger.get(Dataset, learnt).collected if learnt else 0),
+            "new": max(0, counts.usable - (ledger.get(Dataset, learnt).collected if learnt else 0)),
             "unlabelled": counts.unlabelled,
             "pending": counts.pending,
             "rejected": counts.rejected,
@@ -37,7 +36,7 @@ def status(loop: Loop) -> dict[str, Any]:
         },
         "dataset": None if dataset is None else _pick(dataset, "version", "train", "holdout", "digest", "at"),
         "run": _run(ledger.last(Run, name, *OPEN_RUNS)),
-        "last_run": _run(runs[0] if runs else None),
+        "last_run": _run(ledger.last(Run, name)),
         "trigger": {
             "auto": rules.auto,
             "every_s": rules.every.total_seconds() if rules.every else None,
@@ -51,9 +50,15 @@ def status(loop: Loop) -> dict[str, Any]:
 
 def history(loop: Loop, *, limit: int = 50, before: int | None = None) -> list[dict[str, Any]]:
     """Return what happened and why, newest first; `before` is the `seq` to go on from."""
-    wanted = limit if before is None else None
-    events = loop.ledger.find(Event, loop.name, newest_first=True, limit=wanted)
-    return [_event(e) for e in events if before is None or e.seq < before][:limit]
+    if before is None:
+        return [_event(e) for e in loop.ledger.find(Event, loop.name, newest_first=True, limit=limit)]
+    span = 4 * limit
+    while True:  # the places before `before`, farther and farther back
+        since = max(0, before - 1 - span)
+        events = [e for e in loop.ledger.find(Event, loop.name, after=since, limit=span) if e.seq < before]
+        if len(events) >= limit or since == 0:
+            return [_event(e) for e in events[::-1][:limit]]
+        span *= 4
 
 
 def _model(loop: Loop, model: Model | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import sqrt
 
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
@@ -14,15 +15,21 @@ WINDOW = 20
 
 
 def failing(before: Tally, now: Tally, limit: float) -> bool | None:
-    """Say whether answers fail since the last look; None while there are too few to tell. Pure.
+    """Say whether more than a share `limit` of answers failed since the last look; None where that cannot be told.
 
-    >>> failing(Tally(100, 0), Tally(200, 50), 0.02)
-    True
+    More must fail than chance would have it (three standard deviations), or no more than the limit. Pure.
+
+    >>> failing(Tally(100, 0), Tally(200, 50), 0.02), failing(Tally(), Tally(19, 1), 0.02), failing(Tally(), Tally(99), 0.02)
+    (True, None, False)
     """
-    answered = now.answered - before.answered
-    if answered < WINDOW:
+    failed = now.failed - before.failed
+    asked = now.answered - before.answered + failed
+    if asked < WINDOW:
         return None
-    return now.failed - before.failed > limit * answered
+    expected = limit * asked
+    if failed > expected + 3 * sqrt(expected):
+        return True
+    return False if failed <= expected else None
 
 
 def watch(loop: Loop) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from evergreen.core.errors import AlreadyWaiting, EvergreenError, Unavailable
+from evergreen.core.errors import AlreadyWaiting, EvergreenError, Stale, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Progress, Ticket
 from evergreen.core.records import Dataset, Json, Model, Run
 from evergreen.core.states import ModelState, RunState
 
 
-def queue(loop: Loop, data: Dataset, run: Run) -> None:
-    """Put a run in line with its dataset and the champion it is to be compared with."""
+def queue(loop: Loop, data: Dataset | str, run: Run) -> None:
+    """Put a run in line with its dataset and the champion it is to be compared with.
+
+    Where there is no dataset but a reason why, the run has failed.
+    """
+    if isinstance(data, str):
+        _refuse(loop, data, run)
+        return
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
     base = champion.id if champion else None
     because = f"{run.why}: dataset {data.version}, {data.train} rows to learn from, {data.holdout} to judge by"
@@ -21,10 +28,25 @@ def queue(loop: Loop, data: Dataset, run: Run) -> None:
         loop.ledger.move(run, RunState.QUEUED, by="run", because=because, dataset=data.id, base=base)
         return
     queued = Run(id=run.id, loop=run.loop, state=RunState.QUEUED, why=run.why, dataset=data.id, base=base)
-    try:
+    with suppress(AlreadyWaiting):  # somebody asked in the meantime; that one will do
         loop.ledger.add(queued, by="run", because=because)
-    except AlreadyWaiting:
-        return  # somebody asked in the meantime; that one will do
+
+
+def _refuse(loop: Loop, why_not: str, run: Run) -> None:
+    """Write down that a run failed before it began, so that it is not tried again at every turn."""
+    if run.state is RunState.REQUESTED:
+        _fail(loop, run, why_not, "configuration")
+        return
+    failed = Run(
+        id=run.id,
+        loop=run.loop,
+        state=RunState.FAILED,
+        why=run.why,
+        error=why_not,
+        failure="configuration",
+        ended=loop.now(),
+    )
+    loop.ledger.add(failed, by="run", because=why_not)
 
 
 def start(loop: Loop) -> None:
@@ -34,23 +56,26 @@ def start(loop: Loop) -> None:
         return
     try:
         handle = loop.runner.start(_ticket(loop, run))
-    except Unavailable:
-        return  # the next tick tries again
-    except EvergreenError as e:
-        because = f"could not be started: {e}"
-        loop.ledger.move(
-            run, RunState.FAILED, by="run", because=because, error=str(e), failure="configuration", ended=loop.now()
-        )
+    except (Unavailable, OSError) as e:
+        _show(loop, run, {"phase": f"waiting: {_said(e)}"})
+        return  # a later tick tries again
+    except Exception as e:  # noqa: BLE001 - a runner may raise anything; it must not be met at every turn
+        _fail(loop, run, f"could not be started: {_said(e)}", "configuration")
         return
-    loop.ledger.move(
-        run,
-        RunState.RUNNING,
-        by="run",
-        because=f"attempt {run.attempt} started",
-        handle=handle,
-        started=loop.now(),
-        progress={},
-    )
+    try:
+        loop.ledger.move(
+            run,
+            RunState.RUNNING,
+            by="run",
+            because=f"attempt {run.attempt} started",
+            handle=handle,
+            started=loop.now(),
+            progress={},
+        )
+    except Stale:
+        if loop.ledger.get(Run, run.id).state is RunState.CANCELLED:
+            loop.runner.cancel(handle)  # withdrawn while it was being started; nobody would look after it
+        raise
 
 
 def poll(loop: Loop) -> None:
@@ -58,20 +83,37 @@ def poll(loop: Loop) -> None:
     run = loop.ledger.last(Run, loop.name, RunState.RUNNING)
     if run is None or run.handle is None:
         return
-    news = loop.runner.poll(run.handle)
+    news = _news(loop, run.handle)
     if news.state in ("running", "waiting"):
-        figures = {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)}
-        if figures != run.progress:
-            loop.ledger.update(run, progress=figures)
+        _show(loop, run, {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)})
     elif news.state == "done":
         _succeed(loop, run, news)
-    elif news.state == "lost":
+    elif news.state == "lost" or news.failure in ("lost", "preempted"):
         _lost(loop, run, news)
     elif news.state == "cancelled":
         loop.ledger.move(run, RunState.CANCELLED, by="run", because="stopped", ended=loop.now())
     else:
         error, hint = news.error or "it ended without a result", news.details.get("hint")
         _fail(loop, run, f"{error.rstrip('.')}. Try: {hint}" if hint else error, news.failure or "user_code")
+
+
+def _news(loop: Loop, handle: str) -> Progress:
+    """Ask the runner. What it has and cannot be read, now or ever, must not keep the run open for ever."""
+    try:
+        return loop.runner.poll(handle)
+    except (Unavailable, OSError) as e:
+        return Progress("running", phase=f"out of sight: {_said(e)}")
+    except Exception as e:  # noqa: BLE001 - a runner may raise anything
+        return Progress("lost", error=_said(e))
+
+
+def _show(loop: Loop, run: Run, figures: Mapping[str, Json]) -> None:
+    if figures != run.progress:
+        loop.ledger.update(run, progress=figures)
+
+
+def _said(e: Exception) -> str:
+    return str(e) if isinstance(e, EvergreenError) else f"{type(e).__name__}: {e}"
 
 
 def _succeed(loop: Loop, run: Run, news: Progress) -> None:

@@ -7,15 +7,21 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
-from evergreen.core.errors import EvergreenError, InvalidInput, NoModel
+from evergreen.core.errors import Corrupt, EvergreenError, InvalidInput, NoModel
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model
 from evergreen.core.states import IN_SERVICE, ModelState
 from evergreen.stages.serve.router import dial
 from evergreen.stages.serve.slot import Slot
+
+#: How long a model stays loaded that was to come into service and has not.
+WARM = timedelta(minutes=1)
+#: How long to let a model be that could not be loaded.
+RETRY = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class Live:
         self._lock = Lock()  # choosing a slot and entering it is one act: no swap comes between
         self._loading = Lock()  # one refresh at a time
         self._lineup = Lineup()
-        self._warm: dict[str, Slot] = {}
+        self._warm: dict[str, tuple[Slot, datetime]] = {}  # loaded and not in the line-up: since when
+        self._former: tuple[tuple[str, datetime | None], Sequence[Model]] | None = None
+        self._failed: dict[str, datetime] = {}
         #: Models that could not be loaded: id -> why.
         self.broken: dict[str, str] = {}
 
@@ -68,16 +76,16 @@ class Live:
             with self._lock:
                 old, self._lineup = self._lineup, lineup
             kept = {id(s) for s in lineup.slots}
-            unused, self._warm = list(self._warm.values()), {}
-            for slot in [*old.slots, *unused]:
+            for slot in old.slots:
                 if id(slot) not in kept:
                     slot.retire()
+            self._tidy(kept)
 
     def warm(self, model: Model) -> None:
         """Load a model that is about to come into service, so that the swap itself takes no time."""
         with self._loading:
             if model.id not in self._loaded():
-                self._warm[model.id] = self._load(model)
+                self._load(model)
 
     def answer(self, value: Json, unit: str) -> Answer:
         """Answer one request. A challenger that fails is covered by the champion, a champion by its predecessor.
@@ -125,19 +133,21 @@ class Live:
 
     def close(self) -> None:
         """Take everything out of service."""
-        with self._lock:
-            old, self._lineup = self._lineup, Lineup()
-        for slot in [*old.slots, *self._warm.values()]:
-            slot.retire()
+        with self._loading:
+            with self._lock:
+                old, self._lineup = self._lineup, Lineup()
+            warm, self._warm = self._warm, {}
+            for slot in [*old.slots, *(slot for slot, _ in warm.values())]:
+                slot.retire()
 
     @staticmethod
     def _order(lineup: Lineup, unit: str) -> list[Slot]:
         """Say who is to answer, and who stands in."""
-        order = [lineup.champion] if lineup.champion is not None else []
+        sure = [s for s in (lineup.champion, *lineup.spare) if s is not None]
         canary = lineup.canary
-        if canary is not None and dial(canary.model.id, unit) < canary.model.share:
-            order.insert(0, canary)
-        return [*order, *lineup.spare] if order else order
+        if canary is not None and (not sure or dial(canary.model.id, unit) < canary.model.share):
+            return [canary, *sure]
+        return sure
 
     def _wanted(self) -> Lineup:
         """Return the line-up that the ledger asks for, loading what is not loaded yet."""
@@ -145,7 +155,10 @@ class Live:
         champion: Slot | None = None
         canary: Slot | None = None
         shadows: list[Slot] = []
-        for model in self._loop.ledger.find(Model, self._loop.name, *IN_SERVICE):
+        wanted = self._loop.ledger.find(Model, self._loop.name, *IN_SERVICE)
+        for id_ in self.broken.keys() - {m.id for m in wanted}:
+            self.broken.pop(id_, None)
+        for model in wanted:
             slot = self._slot(model, loaded)
             if slot is None:
                 if model.state is ModelState.CHAMPION:
@@ -160,15 +173,34 @@ class Live:
         return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion))
 
     def _spare(self, loaded: dict[str, Slot], champion: Slot | None) -> tuple[Slot, ...]:
-        """Keep the newest former champions warm."""
+        """Keep the newest former champions warm; also to answer while the champion cannot be loaded."""
         keep = self._loop.config.serve.keep_warm
-        retired = self._loop.ledger.find(Model, self._loop.name, ModelState.RETIRED) if keep else ()
-        newest = sorted(retired, key=lambda m: m.since.timestamp() if m.since else 0.0, reverse=True)[:keep]
-        slots = (self._slot(m, loaded) for m in newest if champion is None or m.id != champion.model.id)
-        return tuple(s for s in slots if s is not None)
+        slots = (self._slot(m, loaded) for m in self._former_champions(keep))
+        return tuple(s for s in slots if s is not None and (champion is None or s.model.id != champion.model.id))
+
+    def _former_champions(self, keep: int) -> Sequence[Model]:
+        """Return the champions retired last. They are others only when the champion is another, and may be many."""
+        champion = self._loop.ledger.last(Model, self._loop.name, ModelState.CHAMPION)
+        if not keep or champion is None:
+            return ()
+        reign = (champion.id, champion.since)
+        if self._former is None or self._former[0] != reign:
+            retired = self._loop.ledger.find(Model, self._loop.name, ModelState.RETIRED)
+            newest = sorted(retired, key=lambda m: (m.since.timestamp() if m.since else 0.0, m.seq), reverse=True)
+            self._former = (reign, newest[:keep])
+        return self._former[1]
 
     def _loaded(self) -> dict[str, Slot]:
-        return {s.model.id: s for s in self._lineup.slots} | self._warm
+        return {s.model.id: s for s in self._lineup.slots} | {id: slot for id, (slot, _) in self._warm.items()}
+
+    def _tidy(self, kept: set[int]) -> None:
+        """Let go of what was loaded for a change that has not come; what has come is in the line-up now."""
+        for id_, (slot, since) in list(self._warm.items()):
+            if id(slot) in kept:
+                del self._warm[id_]
+            elif self._loop.now() - since >= WARM:
+                del self._warm[id_]
+                slot.retire()
 
     def _slot(self, model: Model, loaded: dict[str, Slot]) -> Slot | None:
         known = loaded.get(model.id)
@@ -176,15 +208,33 @@ class Live:
             if known.model != model:
                 known.model = model  # its state or share has changed, the artifact never does
             return known
+        failed = self._failed.get(model.id)
+        if failed is not None and self._loop.now() - failed < RETRY:
+            return None
         try:
-            slot = self._load(model)
+            return self._load(model)
         except Exception as e:  # noqa: BLE001 - told in the health report; the others serve on
             self.broken[model.id] = f"v{model.version}: {e}"
+            self._failed[model.id] = self._loop.now()
             return None
-        self.broken.pop(model.id, None)
-        return slot
 
     def _load(self, model: Model) -> Slot:
+        """Load a model. Until it is in the line-up it counts as warm, so that it is let go of whatever comes."""
+        folder = self._fetched(model)
+        try:
+            predictor = self._loop.recipe.load(folder)
+        except Corrupt:  # the store has it whole
+            shutil.rmtree(folder, ignore_errors=True)
+            predictor = self._loop.recipe.load(self._fetched(model))
+        slot = Slot(model, predictor)
+        self._warm[model.id] = (slot, self._loop.now())
+        self.broken.pop(model.id, None)
+        self._failed.pop(model.id, None)
+        _give_back()
+        return slot
+
+    def _fetched(self, model: Model) -> Path:
+        """Return a folder with the artifact, fetched from the store if it is not here yet."""
         folder = self._loop.state / "cache" / model.key
         if not folder.is_dir():
             part = folder.with_name(f".{folder.name}-{self._loop.new_id()}")
@@ -196,9 +246,7 @@ class Live:
                     raise
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        slot = Slot(model, self._loop.recipe.load(Path(folder)))
-        _give_back()
-        return slot
+        return folder
 
 
 def _give_back() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Lock
 
 from evergreen.core.recipe import Predictor
 from evergreen.core.records import Model
+
+log = logging.getLogger(__name__)
 
 
 class Slot:
@@ -31,7 +34,7 @@ class Slot:
             self._inside -= 1
             last = self._retired and self._inside == 0
         if last:
-            self.predictor.close()
+            self._close()
 
     def retire(self) -> None:
         """Close now, or when the last request is done."""
@@ -39,4 +42,10 @@ class Slot:
             idle = not self._retired and self._inside == 0
             self._retired = True
         if idle:
+            self._close()
+
+    def _close(self) -> None:
+        try:
             self.predictor.close()
+        except Exception:  # the answer that was given last is good all the same
+            log.exception("v%d could not be closed", self.model.version)
