@@ -78,7 +78,7 @@ def test_good_lines_after_noise_are_not_lost(kind, noise):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / FILES[kind]).write_bytes(text)
         rows, _, _ = everything(kind, Path(folder))
-    assert [row.row["key"] for row in rows][-len(good) :] == good
+    assert [row.row.get("key") for row in rows][-len(good) :] == good  # a line of noise may be an object, too
 
 
 @given(start=st.binary(max_size=300))

@@ -94,6 +94,7 @@ def run(*, folder: Path | None = None, stay: bool | None = None) -> None:
     if (home / "evergreen.toml").exists():
         raise EvergreenError(f"{home} holds a project already", hint="Give another folder.")
     begin = monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended, too
     _lay_down(home)
     story = Story(home, console)
     console.print("[bold]Evergreen[/]: a level-of-detail model that keeps itself fresh inside a 3-D viewer")

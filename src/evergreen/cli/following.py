@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 from evergreen.cli import terminal
+from evergreen.cli.opening import server
 from evergreen.core.errors import EvergreenError, JobFailed
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks.
 LOOK = 0.1
+#: Seconds that a running server is given to follow the ledger; it takes a quarter of one.
+PATIENCE = 5.0
 
 
 def follow(project: Project, loop: Loop, run: Run) -> Model | None:
@@ -24,23 +29,44 @@ def follow(project: Project, loop: Loop, run: Run) -> Model | None:
     from evergreen.core.states import OPEN_RUNS, ModelState
 
     me = worker.holder()
+    unsettled = (ModelState.CANDIDATE, ModelState.PASSED)  # judged and on its first step a moment later
     try:
         with terminal.progress() as show:
             while True:
                 turned = _turn(project, loop, me)
                 run = loop.ledger.get(Run, run.id)
                 made = [m for m in loop.ledger.find(Model, loop.name, newest_first=True, limit=5) if m.run == run.id]
-                if run.state not in OPEN_RUNS and (not made or made[0].state is not ModelState.CANDIDATE):
+                if run.state not in OPEN_RUNS and (not made or made[0].state not in unsettled):
                     break
                 said = run.progress
                 phase = str(said.get("phase") or run.state)
                 show(phase, int(said.get("step") or 0), int(said.get("total") or 0))
                 time.sleep(LOOK)
-        if turned:
-            _turn(project, loop, me)  # lets a passed model take its first step
+        if not turned:
+            until_served(project, loop)
         return loop.ledger.get(Model, made[0].id) if made else None
     finally:
         loop.ledger.release(f"tick/{loop.name}", me)
+
+
+def until_served(project: Project, loop: Loop) -> None:
+    """Wait, for a few seconds, until a running server answers with the champion that the ledger names."""
+    from evergreen.core.records import Model
+    from evergreen.core.states import ModelState
+
+    running = server(project)
+    champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+    if running is None or champion is None:
+        return
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{running['url']}/health", timeout=PATIENCE) as answer:  # noqa: S310 - our own
+                if json.load(answer)["loops"][loop.name]["version"] == champion.version:
+                    return
+        except (OSError, ValueError, KeyError):
+            return  # it has ended, or is another program: nothing to wait for
+        time.sleep(LOOK)
 
 
 def _turn(project: Project, loop: Loop, me: str) -> bool:
@@ -82,7 +108,7 @@ def outcome(loop: Loop, run: Run, model: Model | None) -> dict[str, object]:
 
     run = loop.ledger.get(Run, run.id)
     return {
-        "run": {"id": run.id, "state": run.state, "error": run.error},
+        "run": {"id": run.id, "state": run.state, "error": run.error, "failure": run.failure},
         "model": None
         if model is None
         else {

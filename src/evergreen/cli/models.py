@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evergreen.cli import terminal
+from evergreen.cli.following import until_served
 from evergreen.cli.opening import ConfigOption, JsonOption, LoopArgument, Misuse, ReasonOption, opened, pick, shift, who
 from evergreen.core.errors import InvalidInput, NotFound
 
@@ -77,6 +78,7 @@ def promote(
         if more:
             raise Misuse(f"{more[0]} is one word too many", field="VERSION", hint="evergreen promote [LOOP] VERSION")
         model = engine.promote(one, _number(version), by=who(), why=reason, force=force)
+        until_served(project, one)
     if as_json:
         terminal.put_json(_plain(model))
     else:
@@ -95,6 +97,7 @@ def rollback(
     with opened(config) as project:
         one = pick(project, loop)
         model = engine.rollback(one, by=who(), why=reason)
+        until_served(project, one)
     if as_json:
         terminal.put_json(_plain(model))
     else:

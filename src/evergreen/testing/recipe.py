@@ -238,6 +238,8 @@ class RecipeContract:
 
     def test_a_report_is_written(self, recipe: Recipe, predictor: Predictor, trained: Trained, tmp_path: Path) -> None:
         before = {name: (trained.artifact / name).read_bytes() for name in _files(trained.artifact)}
+        if type(recipe).report is Recipe.report:
+            pytest.skip("this recipe writes no report")
         recipe.report(trained.artifact, predictor, trained.holdout, tmp_path)
         assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# ")
         assert {name: (trained.artifact / name).read_bytes() for name in _files(trained.artifact)} == before
