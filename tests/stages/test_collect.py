@@ -94,6 +94,23 @@ def test_a_file_read_as_a_source_and_given_for_a_training_counts_once(open_loop:
     assert (run.state, loop.ledger.counts("l").usable) == ("succeeded", 40)
 
 
+def test_a_copy_of_what_is_known_trains_on_all_samples(open_loop: Open, tmp_path: Path) -> None:
+    loop = open_loop(sources='sources = [{ use = "jsonl", path = "data/log.jsonl" }]', trigger="auto = false")
+    file = tmp_path / "data/log.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(f'{{"input": {{"i": {i}}}, "label": "a"}}\n' for i in range(40)))
+    engine.tick(loop)
+    copy = tmp_path / "data/copy.jsonl"
+    copy.write_text(file.read_text())
+    engine.ask(loop, by="ann", why="to see", file=copy)
+    engine.tick(loop)
+    (run,) = loop.ledger.find(Run, "l")
+    assert (run.state, run.origin, loop.ledger.counts("l").usable) == ("succeeded", None, 40)
+    assert [e.because for e in loop.ledger.find(Event, "l") if e.what == "file known"] == [
+        "all 40 rows of copy.jsonl are known already: training on all samples"
+    ]
+
+
 def alarms(loop: Loop) -> list[str]:
     return [e.what for e in loop.ledger.find(Event, "l") if e.by == "observe"]
 

@@ -76,7 +76,13 @@ def _pull_asked(loop: Loop) -> Pull:
     try:
         if not Path(asked.file).is_file():
             raise InvalidInput(f"the file {asked.file} is gone", field="file")
-        return pull_from(loop, loop.open_file(Path(asked.file)), batches=None)
+        done = pull_from(loop, loop.open_file(Path(asked.file)), batches=None)
+        if done.known and not loop.ledger.counts(loop.name, origin=asked.origin).usable:
+            with loop.ledger.together():  # a copy of what was collected before: its rows are filed under that name
+                loop.ledger.update(asked, origin=None)
+                because = f"all {done.known} rows of {Path(asked.file).name} are known already: training on all samples"
+                loop.ledger.note(loop.name, "file known", by="collect", because=because)
+        return done
     except Stale:
         return Pull()  # another process was reading the same file, or the request has been withdrawn
     except Exception as e:  # noqa: BLE001 - whatever it is, it would be so at every turn, and nothing else be done
