@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from evergreen.core.errors import Corrupt, InvalidInput, NoModel, NotFound, Unavailable
+from evergreen.core.errors import Corrupt, InvalidInput, NoModel, NotFound, PredictionFailed, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model
 from evergreen.core.states import ModelState
 from evergreen.stages.serve import Live
-from evergreen.stages.serve.live import RETRY, WARM, ModelsFailed
+from evergreen.stages.serve.live import RETRY, WARM
 from evergreen.stages.serve.slot import Slot
 
 M = ModelState
@@ -206,7 +206,7 @@ def test_where_all_fail_it_is_said_who(bench: Bench) -> None:
     bench.add(M.RETIRED, "fails")
     bench.add(M.CHAMPION, "fails")
     bench.live.refresh()
-    with pytest.raises(ModelsFailed, match="this model is broken") as failed:
+    with pytest.raises(PredictionFailed, match="this model is broken") as failed:
         bench.live.answer({}, "ann")
     assert failed.value.failed == ["m2", "m1"]
 

@@ -17,14 +17,17 @@
     ├── Unavailable            not now; try again                             HTTP 503
     │   ├── NoModel            no model of this loop is in service yet
     │   └── Overloaded         more is waiting than can be held
+    ├── PredictionFailed       every model in service failed on an input      HTTP 500
     ├── Corrupt                stored bytes are not what was stored           HTTP 500
     └── JobFailed              the training did not deliver                   run becomes FAILED
 
+The server itself adds `method_not_allowed` (405) and `internal` (500: not on purpose; the log says more).
 On the wire each is `{"error": {"code", "message", "field", "hint"}}` with the class's `status`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 FailureKind = Literal["user_code", "lost", "preempted", "cancelled", "configuration", "time_limit"]
@@ -153,6 +156,17 @@ class Overloaded(Unavailable):
     """More is waiting to be stored than can be held."""
 
     code = "overloaded"
+
+
+class PredictionFailed(EvergreenError):
+    """Every model in service failed on this input."""
+
+    code = "prediction_failed"
+
+    def __init__(self, message: str | None = None, *, failed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        #: Ids of the models that were asked.
+        self.failed = failed
 
 
 class Corrupt(EvergreenError):

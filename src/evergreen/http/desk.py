@@ -12,14 +12,13 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
 
-from evergreen.core.errors import EvergreenError, Overloaded, Unavailable
+from evergreen.core.errors import EvergreenError, Overloaded, PredictionFailed, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.metrics import Meter
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
-from evergreen.stages.serve.live import ModelsFailed
 
 log = logging.getLogger("evergreen.http")
 
@@ -91,8 +90,8 @@ class Desk:
                 self._failed(result)
                 raise result if len(values) == 1 else at_place(result, i)
             answers.append(result)
-        for value, id, answer, (_, ms) in zip(values, ids, answers, timed, strict=True):
-            self._note(Given(id, value, answer.output, answer.model.id, subject), answer, ms, consent)
+        for id, answer, (_, ms) in zip(ids, answers, timed, strict=True):
+            self._note(Given(id, answer.input, answer.output, answer.model.id, subject), answer, ms, consent)
         return answers
 
     async def _in_thread(self, values: Sequence[Json], ids: Sequence[str], unit: str | None) -> Timed:
@@ -121,12 +120,11 @@ class Desk:
             return
         traffic = {id: Tally(int(n), int(bad), latency_ms=ms) for id, (n, bad, ms) in counted.items()}
         name = self.loop.name
-        check = self.loop.recipe.check
         samples = [
             Sample(
                 id=g.id,
                 loop=name,
-                input=check(g.value),
+                input=g.value,
                 output=g.output,
                 origin="predict",
                 subject=g.subject,
@@ -186,7 +184,7 @@ class Desk:
         self._schedule()
 
     def _failed(self, error: EvergreenError) -> None:
-        if isinstance(error, ModelsFailed):
+        if isinstance(error, PredictionFailed):
             self._blame(error.failed)
             self._schedule()
 

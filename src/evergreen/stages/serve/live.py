@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
-from evergreen.core.errors import Corrupt, EvergreenError, InvalidInput, NoModel
+from evergreen.core.errors import Corrupt, InvalidInput, NoModel, PredictionFailed, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model
 from evergreen.core.states import IN_SERVICE, ModelState
@@ -28,6 +28,7 @@ RETRY = timedelta(seconds=15)
 class Answer:
     """What was said, and by whom."""
 
+    input: Json  #: as the recipe's `check` gave it back
     output: Json
     model: Model
     failed: Sequence[str] = ()  #: ids of models that raised before this one answered
@@ -110,13 +111,17 @@ class Live:
                     failed.append(slot.model.id)
                     error = e
                     continue
-                return Answer(output, slot.model, failed, [s.model for s in lineup.shadows])
+                return Answer(value, output, slot.model, failed, [s.model for s in lineup.shadows])
         finally:
             for slot in order:
                 slot.leave()
         if error is None:
+            if self.broken:
+                raise Unavailable(f"no model of {self._loop.name} can be loaded: {'; '.join(self.broken.values())}")
             raise NoModel(f"no model of {self._loop.name} is in service yet")
-        raise ModelsFailed(failed, error)
+        raise PredictionFailed(
+            f"every model in service failed on this input: {type(error).__name__}: {error}", failed=failed
+        ) from error
 
     def ask(self, model: Model, value: Json) -> Json:
         """Ask one model in service, a shadow for example. Raises what it raises, `NoModel` when it has gone."""
@@ -255,13 +260,3 @@ def _give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-class ModelsFailed(EvergreenError):
-    """Every model in service failed on this input."""
-
-    code = "prediction_failed"
-
-    def __init__(self, failed: Sequence[str], cause: Exception) -> None:
-        super().__init__(f"every model in service failed on this input: {type(cause).__name__}: {cause}")
-        self.failed = failed
