@@ -89,13 +89,13 @@ def test_doors_are_told_though_the_tick_failed_and_one_door_is_not_the_other(
 
     monkeypatch.setattr(engine, "tick", fail)
     doors = [SimpleNamespace(watch=fail), SimpleNamespace(watch=lambda at: told.append(at.name))]
-    assert turn([loop], me="me", doors=doors) == {"l": True}
+    assert turn([loop], leases=worker.Leases("me"), doors=doors) == {"l": True}
     assert told == ["failed", "failed", "l"]
 
 
 def test_a_loop_that_another_process_holds_is_left_alone(loop: Loop) -> None:
     assert loop.ledger.lease("tick/l", "elsewhere:1:1", 60)
-    assert turn([loop], me=worker.holder()) == {"l": False}
+    assert turn([loop], leases=worker.Leases(worker.holder())) == {"l": False}
 
 
 def test_the_clock_walks_a_loop_to_its_champion_and_gives_the_lease_back(loop: Loop) -> None:

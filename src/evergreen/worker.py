@@ -61,8 +61,29 @@ class Troubles:
                 log.warning("%s works again", what)
 
 
+class Leases:
+    """The right to tick, loop by loop; renewed in time, not at every turn, for each renewal is a durable write."""
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._until: dict[str, float] = {}
+
+    def mine(self, loop: Loop) -> bool:
+        """Say whether this process may tick the loop now."""
+        if monotonic() < self._until.get(loop.name, 0.0):
+            return True
+        held = loop.ledger.lease(f"tick/{loop.name}", self._me, LEASE_SECONDS)
+        self._until[loop.name] = monotonic() + LEASE_SECONDS / 3 if held else 0.0
+        return held
+
+    def give_back(self, loop: Loop) -> None:
+        """Let another process tick the loop."""
+        self._until.pop(loop.name, None)
+        loop.ledger.release(f"tick/{loop.name}", self._me)
+
+
 def turn(
-    loops: Sequence[Loop], *, me: str, doors: Sequence[Any] = (), troubles: Troubles | None = None
+    loops: Sequence[Loop], *, leases: Leases, doors: Sequence[Any] = (), troubles: Troubles | None = None
 ) -> Mapping[str, bool]:
     """Tick each loop once, unless another process holds it. One loop's trouble is not another's.
 
@@ -71,7 +92,7 @@ def turn(
     troubles = troubles or Troubles()
     ticked = {}
     for loop in loops:
-        ticked[loop.name] = loop.ledger.lease(f"tick/{loop.name}", me, LEASE_SECONDS)
+        ticked[loop.name] = leases.mine(loop)
         if ticked[loop.name]:
             troubles.tried(f"tick of {loop.name}", partial(engine.tick, loop))
             for n, door in enumerate(doors):
@@ -96,7 +117,7 @@ class Clock:
         self._doors = doors
         self._wake = Event()
         self._stop = False
-        self._me = holder()
+        self._leases = Leases(holder())
         self._troubles = Troubles()
         self._seen = -1
         self._next_turn = 0.0
@@ -120,8 +141,7 @@ class Clock:
         if self._thread.is_alive():
             self._thread.join()
         for loop in self._loops:
-            name = f"tick/{loop.name}"
-            self._troubles.tried(f"giving back {name}", partial(loop.ledger.release, name, self._me))
+            self._troubles.tried(f"giving back {loop.name}", partial(self._leases.give_back, loop))
 
     def _run(self) -> None:
         while self._loops and not self._stop:
@@ -138,7 +158,7 @@ class Clock:
             if self._stop or (now == self._seen and monotonic() < self._next_turn):
                 return
             self._seen, self._next_turn = now, monotonic() + self._every
-            turn(self._loops, me=self._me, doors=self._doors, troubles=self._troubles)
+            turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles)
             self._after()
             if any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops):
                 self._next_turn = min(self._next_turn, monotonic() + BRISK_SECONDS)

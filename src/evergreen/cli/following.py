@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from evergreen.cli import terminal
 from evergreen.cli.opening import server
-from evergreen.core.errors import EvergreenError, JobFailed
+from evergreen.core.errors import EvergreenError, JobFailed, Stale
 
 if TYPE_CHECKING:
     from evergreen.core.loop import Loop
     from evergreen.core.records import Model, Run
     from evergreen.project import Project
+    from evergreen.worker import Leases
 
 #: Seconds between two looks.
 LOOK = 0.1
@@ -28,12 +30,12 @@ def follow(project: Project, loop: Loop, run: Run) -> Model | None:
     from evergreen.core.records import Model, Run
     from evergreen.core.states import OPEN_RUNS, ModelState
 
-    me = worker.holder()
+    leases = worker.Leases(worker.holder())
     unsettled = (ModelState.CANDIDATE, ModelState.PASSED)  # judged and on its first step a moment later
     try:
         with terminal.progress() as show:
             while True:
-                turned = _turn(project, loop, me)
+                turned = _turn(project, loop, leases)
                 run = loop.ledger.get(Run, run.id)
                 made = [m for m in loop.ledger.find(Model, loop.name, newest_first=True, limit=5) if m.run == run.id]
                 if run.state not in OPEN_RUNS and (not made or made[0].state not in unsettled):
@@ -46,7 +48,7 @@ def follow(project: Project, loop: Loop, run: Run) -> Model | None:
             until_served(project, loop)
         return loop.ledger.get(Model, made[0].id) if made else None
     finally:
-        loop.ledger.release(f"tick/{loop.name}", me)
+        leases.give_back(loop)
 
 
 def until_served(project: Project, loop: Loop) -> None:
@@ -69,13 +71,14 @@ def until_served(project: Project, loop: Loop) -> None:
         time.sleep(LOOK)
 
 
-def _turn(project: Project, loop: Loop, me: str) -> bool:
+def _turn(project: Project, loop: Loop, leases: Leases) -> bool:
     """Tick the loop unless another process does; say whether it was ticked here."""
-    from evergreen import engine, worker
+    from evergreen import engine
 
-    if not loop.ledger.lease(f"tick/{loop.name}", me, worker.LEASE_SECONDS):
+    if not leases.mine(loop):
         return False
-    engine.tick(loop)
+    with suppress(Stale):  # somebody was faster with one step; the next turn looks again
+        engine.tick(loop)
     for door in project.doors:
         door.watch(loop)
     return True
