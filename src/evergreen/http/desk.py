@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -229,18 +228,3 @@ def at_place(error: EvergreenError, i: int) -> EvergreenError:
     """Say which of several things sent together an error is about."""
     error.field = f"[{i}].{error.field}" if error.field else f"[{i}]"
     return error
-
-
-class Ids:
-    """Makes ids that rise with time, so that the ledger's index stays compact, and that nobody can guess."""
-
-    def __init__(self) -> None:
-        self._pool = b""
-        self._at = 0
-
-    def new(self) -> str:
-        """Return 32 hexadecimal digits: 12 of milliseconds, 20 of chance."""
-        if self._at >= len(self._pool):
-            self._pool, self._at = os.urandom(2560), 0
-        self._at += 10
-        return f"{int(time.time() * 1000):012x}{self._pool[self._at - 10 : self._at].hex()}"

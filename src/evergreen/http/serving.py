@@ -21,11 +21,11 @@ from evergreen.core.errors import Refused
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
-from evergreen.http.desk import Desk, Ids
+from evergreen.http.desk import Desk
 from evergreen.http.origins import Origins, loopback
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
-from evergreen.project import Project
+from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
 from evergreen.worker import Clock

@@ -6,12 +6,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
+from time import sleep
 
 from evergreen.core.errors import InvalidInput, Overloaded, Unavailable
 from evergreen.core.ports import Ledger, Tally
 from evergreen.core.records import Sample
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a commit waits for company where the last one had some; an fsync takes about as long.
+GATHER = 0.001
 
 Done = Callable[[Sequence[bool] | None, Exception | None], None]
 
@@ -76,14 +80,19 @@ class Intake:
                 self._change.notify()
 
     def _run(self) -> None:
+        crowd = 0  # how many came together last
         while True:
             with self._change:
                 while not self._waiting and not self._stopping:
                     self._change.wait()
+            if crowd > 1 and not self._stopping:
+                sleep(GATHER)  # where several came at once, more are on their way: let them share the commit
+            with self._change:
                 batch, self._waiting = self._waiting, []
                 self._count = 0
                 if not batch:
                     return
+            crowd = len(batch)
             self._store(batch)
 
     def _store(self, batch: Sequence[_Entry]) -> None:
