@@ -31,7 +31,9 @@ def project(home: Path, *, rows: int = 2000) -> Path:
     shutil.copytree(str(with_demo / "files"), home, dirs_exist_ok=True)
     shutil.copytree(str(with_demo / "demo"), home, dirs_exist_ok=True)
     config = home / "config.json"
-    config.write_text(config.read_text().replace('"autoTrain": true', '"autoTrain": false'))  # only when it is asked for
+    config.write_text(
+        config.read_text().replace('"autoTrain": true', '"autoTrain": false')
+    )  # only when it is asked for
     if rows:
         viewers.append(home / LOG, viewers.Viewers(seed=1).decisions(rows))
     return home
