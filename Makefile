@@ -31,7 +31,6 @@ check: $(VENV)/dev  ## format, lint, types, imports, sizes, pages that are writt
 	@$(BIN)/python tools/sizes.py
 	@$(BIN)/python tools/tree.py --check $$(grep -ls '<!-- tree' AGENTS.md README.md docs/*.md)
 	@$(BIN)/python tools/reference.py --check
-	@pages=$$(grep -rls '\[\[\[cog' README.md docs --include='*.md'); [ -z "$$pages" ] || $(BIN)/cog --check -P $$pages
 
 docs: $(VENV)/dev reference  ## build the pages into site/
 	@$(BIN)/mkdocs build --quiet --strict

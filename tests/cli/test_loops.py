@@ -139,7 +139,9 @@ def test_a_training_that_fails_says_why(run: Run, home: Path) -> None:
 
 
 def spawn(home: Path, *argv: str) -> subprocess.Popen[str]:
-    code = "import sys; from evergreen.cli import main; sys.exit(main())"
+    # As in a terminal: whoever runs the tests in the background has SIGINT ignored, and that is inherited.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{listen}import sys; from evergreen.cli import main; sys.exit(main())"
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", code, *argv], cwd=home, stdout=pipe, stderr=pipe, text=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from evergreen.cli.opening import Misuse
     from evergreen.core.errors import ConfigError, EvergreenError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # into a pipe, too, what is said stays in order with what goes wrong
+        sys.stdout.reconfigure(line_buffering=True)
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         code = app(list(argv) if argv is not None else None, prog_name="evergreen", standalone_mode=False)
