@@ -17,11 +17,6 @@ from evergreen.http.pages.reading import Facts
 from evergreen.http.pages.words import Moment, Scale
 from evergreen.stages import rollout
 
-#: The gate let these through, now or once.
-LET_THROUGH = frozenset(
-    {ModelState.PASSED, ModelState.SHADOW, ModelState.CANARY, ModelState.RETIRED, ModelState.CHAMPION}
-)
-
 
 @dataclass(frozen=True)
 class Judged:

@@ -29,7 +29,6 @@ class TabularPredictor:
         self.layout = layout
         self.classes = tuple(classes)
         self.manifest = manifest
-        self._session = session
         self._run = session.run
         self._encode = layout.encode
         self._names = [spelling(c) for c in classes]
@@ -63,7 +62,7 @@ class TabularPredictor:
 
     def close(self) -> None:
         """Let go of the graph."""
-        self._session = self._run = None
+        self._run = None
 
 
 def load(artifact: Path) -> TabularPredictor:
