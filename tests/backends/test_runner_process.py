@@ -93,7 +93,7 @@ def test_a_killed_child_is_lost_and_not_begun_again(runner: ProcessRunner, store
     told = ticket(store, tmp_path, recipe={"sleep_s": 30, "mark": str(mark)})
     handle = runner.start(told)
     pid = begun(runner, handle, tmp_path)
-    wait_for(runner, handle, lambda progress: mark.exists() or ended(progress))
+    wait_for(runner, handle, lambda progress: (mark.exists() and mark.read_text() != "") or ended(progress))
     os.kill(pid, signal.SIGKILL)
     lost = wait_for(runner, handle, ended)
     assert (lost.state, lost.failure) == ("lost", "lost")
