@@ -81,8 +81,9 @@ def open(path: str | Path = "evergreen.toml") -> Project:
     state = home / conf.state
     state.mkdir(parents=True, exist_ok=True)
     ledger = plugins.make("ledgers", conf.ledger, home=home, state=state, now=_now)
-    store = plugins.make("stores", conf.store, home=home, state=state)
-    store_use = conf.store.model_dump()
+    said = os.environ.get("EVERGREEN_STORE")
+    store_use = config.store_at(said) if said else conf.store
+    store = plugins.make("stores", store_use, home=home, state=state)
     ids = Ids()
     loops = {
         name: Loop(
@@ -91,7 +92,15 @@ def open(path: str | Path = "evergreen.toml") -> Project:
             recipe=plugins.make("recipes", c.recipe),
             ledger=ledger,
             store=store,
-            runner=plugins.make("runners", c.runner, store=store, store_use=store_use, home=home, state=state),
+            runner=plugins.make(
+                "runners",
+                c.runner,
+                ledger=ledger,
+                store=store,
+                store_use=store_use.model_dump(),
+                home=home,
+                state=state,
+            ),
             sources=[plugins.make("sources", use, home=home) for use in c.collect.sources],
             home=home,
             state=state,

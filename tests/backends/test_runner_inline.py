@@ -26,7 +26,13 @@ def runner(tmp_path: Path, store: Store) -> Runner:
 
 def inline(folder: Path, store: Store) -> Runner:
     made: Runner = make(
-        "runners", Use(use="inline"), store=store, store_use={"use": "local"}, home=folder, state=folder / "state"
+        "runners",
+        Use(use="inline"),
+        store=store,
+        ledger=None,
+        store_use={"use": "local"},
+        home=folder,
+        state=folder / "state",
     )
     return made
 

@@ -39,6 +39,7 @@ def made(folder: Path, store: Store, **options: Any) -> ProcessRunner:
         "runners",
         Use(use="process", **options),
         store=store,
+        ledger=None,
         store_use={"use": "local"},
         home=folder,
         state=folder / "state",
@@ -167,7 +168,7 @@ from evergreen.core.ports import Ticket
 home, point = Path(sys.argv[1]), sys.argv[2]
 given = dict(home=home, state=home / "state")
 store = make("stores", Use(use="local"), **given)
-runner = make("runners", Use(use="process"), store=store, store_use={"use": "local"}, **given)
+runner = make("runners", Use(use="process"), store=store, ledger=None, store_use={"use": "local"}, **given)
 Real = subprocess.Popen
 
 def die():

@@ -51,6 +51,20 @@ class Use(BaseModel):
         return dict(self.model_extra or {})
 
 
+def store_at(place: str) -> Use:
+    """Return the store at a URL or a path: file:///folder, s3://bucket/prefix, dropbox:///folder, gdrive:///folder.
+
+    >>> store_at("s3://models/app")
+    Use(use='s3', url='s3://models/app')
+    >>> store_at("/mnt/shared").options
+    {'path': '/mnt/shared'}
+    """
+    scheme, found, _ = place.partition("://")
+    if not found or scheme == "file":
+        return Use.model_validate({"use": "local", "path": place})
+    return Use.model_validate({"use": scheme, "url": place})
+
+
 class CollectConfig(Section):
     """What comes in, and on whose word."""
 
@@ -84,6 +98,8 @@ class TriggerConfig(Section):
     """Look at this interval, train if there are `min_size` samples and any is new."""
     min_new: int | None = Field(None, ge=1)
     """Train as soon as this many new samples were collected."""
+    pending_models: int | None = Field(None, ge=1)
+    """Train as soon as this many models from devices wait to be used."""
     min_size: int = Field(1, ge=1)
     """Never train on fewer samples than this, unless forced."""
     cooldown: Duration = timedelta(0)
@@ -186,7 +202,7 @@ class Config(Section):
     ledger: Use = Use(use="sql")
     """Where records are kept."""
     store: Use = Use(use="local")
-    """Where datasets and models are kept."""
+    """Where datasets and models are kept; EVERGREEN_STORE, a URL or a path, goes before it."""
     state: str = ".evergreen"
     """Folder, below the project's, for the ledger, the store and what is at work."""
     tick: Duration = timedelta(seconds=2)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from evergreen.core.config import Use, problems
 from evergreen.core.errors import ConfigError, MissingExtra, PluginNotFound
 
-GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "doors")
+GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "formats", "doors")
 
 #: Which extra of `evergreen-ml` brings what a plugin needs, where it has another name.
 EXTRAS = {"sql": "serve"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from evergreen.core.recipe import Interface
 from evergreen.core.records import Event, Json, Mov, Rec, Reject, Sample, Side
 from evergreen.core.states import SampleState, State
 
@@ -179,15 +180,29 @@ class Ledger(Protocol):
 
 
 class Store(Protocol):
-    """Immutable folders by key: datasets, artifacts, reports. The one thing a remote worker shares."""
+    """Folders and small objects by key. The one thing a remote worker shares.
 
-    def put(self, key: str, folder: Path) -> Mapping[str, str]:
+    Folders (datasets, artifacts, reports) never change. An object is a file of that very name for whoever looks
+    into the shared folder with other tools. Names are unique among folders and among objects; where a product
+    keeps objects as files, a key below an object's key is a `Conflict`.
+    """
+
+    #: `put_new` has exactly one winner, also among machines. Where it has not, only one process may use it on a key.
+    exclusive: bool
+    #: Seconds after which what was stored is seen by every reader.
+    staleness_s: float
+
+    def put(self, key: str, folder: Path, moved: Moved | None = None) -> Mapping[str, str]:
         """Store a folder; readers see all of it or none. Return {file: sha256}. The same key twice with the
-        same files is one folder; with others it raises `Conflict`."""
+        same files is one folder; with others it raises `Conflict`. What broke off goes on where it stopped."""
         ...
 
-    def get(self, key: str, folder: Path) -> None:
+    def get(self, key: str, folder: Path, moved: Moved | None = None) -> None:
         """Copy a stored folder out, every file verified by sha256. Raises `NotFound`, `Corrupt`."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store a small object in place of what was there; readers see the old one or the new one, whole."""
         ...
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -207,6 +222,10 @@ class Store(Protocol):
         ...
 
 
+#: Told, while a folder is moved, how many bytes of how many have been.
+Moved = Callable[[int, int], None]
+
+
 @dataclass(frozen=True)
 class Ticket:
     """What the far side needs to train one run; small enough to be a JSON file in a shared folder."""
@@ -222,6 +241,13 @@ class Ticket:
     seed: int = 0
     threads: int = 1
     limit_s: float | None = None  #: wall-clock bound
+    uploads: Mapping[str, str] = field(default_factory=dict)  #: models from devices: id -> store key
+    nonce: str = ""  #: tells attempts of the same number apart, where two could be under way
+
+    @property
+    def mark(self) -> str:
+        """Name this attempt among those of its run."""
+        return f"{self.attempt}-{self.nonce}" if self.nonce else str(self.attempt)
 
 
 @dataclass(frozen=True)
@@ -245,10 +271,16 @@ class Progress:
     error: str = ""
     failure: str | None = None  #: a `FailureKind`, when failed
     details: Mapping[str, Json] = field(default_factory=dict)  #: what `Recipe.train` returned, when done
+    artifact: str | None = None  #: store key of the model, when done; `ticket.out` if not set
+    where: str = ""  #: the machine, for people: "colab-7f2 (Tesla T4)"
+    left_s: float | None = None  #: how long it may still take, seconds
 
 
 class Runner(Protocol):
-    """Somewhere training happens that is not the serving path."""
+    """Somewhere training happens that is not the serving path.
+
+    Built as `Class(options, ledger=…, store=…, store_use=…, home=…, state=…)`.
+    """
 
     def start(self, ticket: Ticket) -> str:
         """Begin, and return a handle that survives a restart. The same run and attempt twice begins once."""
@@ -260,6 +292,20 @@ class Runner(Protocol):
 
     def cancel(self, handle: str) -> None:
         """Ask it to stop; no error if it already has."""
+        ...
+
+
+class Format(Protocol):
+    """One kind of model file that strangers may send. Its code runs in a locked-down process."""
+
+    #: Endings of the names of such files, in lower case: (".onnx",).
+    suffixes: Sequence[str]
+
+    def read(self, file: Path, out: Path) -> Interface:
+        """Check a file, write `out/model.onnx` that does the same, say what it asks for.
+
+        Raises `InvalidInput` with the reason for anything that is not plainly harmless and well-formed.
+        """
         ...
 
 

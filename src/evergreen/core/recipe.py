@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from evergreen.core.errors import InvalidInput
+from evergreen.core.errors import InvalidInput, JobFailed
 from evergreen.core.records import Json
 
 #: metric -> one figure per holdout row, larger is better. Means are compared, row by row in pairs.
@@ -57,6 +60,28 @@ class Predictor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a model from a device asks for and gives: `model.onnx` has these inputs and outputs.
+
+    - `text`: input of shape (n, 1) of strings; the text itself.
+    - `counts`: input of shape (n, len(names)) of floats; how often each of `names` (words, pairs of words) occurs.
+    - `features`: input of shape (n, width) of floats, in an order that only its maker's vocabulary tells.
+    The output `probabilities` has shape (n, len(labels)), rows summing to 1.
+    """
+
+    kind: Literal["text", "counts", "features"]
+    input: str  #: name of the graph's input
+    labels: Sequence[str]
+    names: Sequence[str] = ()  #: for `counts`: what each column counts
+    width: int = 0  #: for `features`
+    about: Mapping[str, str] = field(default_factory=dict)  #: metadata of the file: author, vocabulary, …
+
+
+def _never() -> bool:
+    return False
+
+
 def _nothing(phase: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
     """Report to nobody."""
 
@@ -71,13 +96,53 @@ class Job:
     checkpoints: Path | None = None  #: a folder that survives a lost worker
     seed: int = 0
     threads: int = 1
+    uploads: Mapping[str, Path] = field(default_factory=dict)  #: models from devices: id -> folder with `model.onnx`
+    stopping: Callable[[], bool] = _never  #: the worker is about to go: save a checkpoint
+    every_s: float = 60.0  #: how long to train between two checkpoints
     report: Callable[[str, int, int, Mapping[str, float]], None] = field(
         default=_nothing
     )  #: phase, step, total, metrics
+    _saved: list[float] = field(default_factory=lambda: [time.monotonic()])
 
     def rows(self) -> Iterator[Row]:
         """Read the rows to learn from."""
         return read_rows(self.data / "train.jsonl")
+
+    def resume(self) -> tuple[int, Path] | None:
+        """Return the newest checkpoint, its step and its folder, that this or a lost worker left."""
+        found = sorted(_checkpoints(self.checkpoints).items()) if self.checkpoints is not None else []
+        return found[-1] if found else None
+
+    def due(self) -> bool:
+        """Say whether it is time to save a checkpoint: ask at every step; it costs nothing."""
+        if self.checkpoints is None:
+            return False
+        return self.stopping() or time.monotonic() - self._saved[0] >= self.every_s
+
+    @contextmanager
+    def checkpoint(self, step: int) -> Iterator[Path]:
+        """Lend an empty folder to write the state after `step` into; it counts once the block has ended.
+
+        The two newest are kept. Raises `JobFailed` (preempted) after saving if the worker is about to go.
+        """
+        if self.checkpoints is None:
+            raise RuntimeError("this training has no checkpoints; ask `due` first")
+        draft = self.checkpoints / f".{step}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        place = self.checkpoints / str(step)
+        shutil.rmtree(place, ignore_errors=True)
+        draft.rename(place)
+        for old in sorted(_checkpoints(self.checkpoints).items())[:-2]:
+            shutil.rmtree(old[1], ignore_errors=True)
+        self._saved[0] = time.monotonic()
+        if self.stopping():
+            raise JobFailed(f"The worker has to go; what was learnt up to step {step} is saved.", kind="preempted")
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in folder.glob("*") if path.name.isdecimal()}
 
 
 class Recipe(ABC):
@@ -131,6 +196,13 @@ class Recipe(ABC):
 
     def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
         """Write a report for people (`report.md`, pictures) on a trained model; nothing by default."""
+
+    def adopt(self, upload: Path, interface: Interface) -> Predictor:  # noqa: ARG002
+        """Load a model that a device sent in (`upload` holds `model.onnx`), so that `score` can judge it.
+
+        Raises `InvalidInput` if what it asks for cannot be given. A recipe that takes no such models has this one.
+        """
+        raise InvalidInput("this loop takes no models from devices", field="model")
 
     def write(self, rows: Iterable[Row], folder: Path, side: str) -> int:
         """Write one side of a frozen dataset, return how many rows. JSON lines unless overridden."""

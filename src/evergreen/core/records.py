@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
-from evergreen.core.states import ModelState, RunState, SampleState
+from evergreen.core.states import ModelState, RunState, SampleState, UploadState
 
 #: Whatever JSON can say: bool, int, float, str, None, lists and string-keyed mappings of the same.
 Json = Any
@@ -124,6 +124,26 @@ class Model(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Upload(Record):
+    """A model that a user's device trained and sent in: checked, converted, waiting to join an ensemble."""
+
+    state: UploadState
+    name: str  #: as the file was called
+    format: str  #: the plugin that read it: coreml, onnx
+    sha256: str  #: of the file as it came
+    size: int  #: its bytes
+    key: str  #: where the file as it came (`original/`) and what was made of it (`model/`) lie in the store
+    subject: str | None = None  #: pseudonym of the person whose device trained it
+    description: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)  #: means over the holdout when it came in
+    details: Mapping[str, Json] = field(default_factory=dict)  #: what it asks for, its labels, ms per answer, …
+    run: str | None = None  #: the training that has it, or had it last
+    model: str | None = None  #: the model that it is a part of
+    weight: float | None = None  #: its vote in that model
+    error: str | None = None  #: why it failed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event(Record):
     """One line of history: written in the same transaction as the change it tells of."""
 
@@ -145,5 +165,5 @@ class Verdict:
     figures: Mapping[str, Json] = field(default_factory=dict)
 
 
-Rec = TypeVar("Rec", Dataset, Run, Model, Event)
-Mov = TypeVar("Mov", Run, Model)
+Rec = TypeVar("Rec", Dataset, Run, Model, Upload, Event)
+Mov = TypeVar("Mov", Run, Model, Upload)

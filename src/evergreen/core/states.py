@@ -43,8 +43,17 @@ class ModelState(StrEnum):
     ROLLED_BACK = "rolled_back"  #: it was taken back
 
 
-State = SampleState | RunState | ModelState
-S, R, M = SampleState, RunState, ModelState
+class UploadState(StrEnum):
+    """A model that a user's device trained and sent in."""
+
+    PENDING = "pending"  #: checked, scored, waiting for a training
+    PROCESSING = "processing"  #: a training has it
+    INCORPORATED = "incorporated"  #: it has a weight in a model of ours
+    FAILED = "failed"  #: it could not be used, or did not help
+
+
+State = SampleState | RunState | ModelState | UploadState
+S, R, M, U = SampleState, RunState, ModelState, UploadState
 
 #: Waiting or running: at most one waiting and one running run per loop.
 WAITING = (R.REQUESTED, R.QUEUED)
@@ -88,6 +97,10 @@ MOVES: Mapping[tuple[State, State], str] = {
     (M.SHADOW, M.ROLLED_BACK): "rollout",
     (M.CANARY, M.ROLLED_BACK): "rollout",
     (M.CHAMPION, M.ROLLED_BACK): "rollout",
+    (U.PENDING, U.PROCESSING): "run",
+    (U.PROCESSING, U.PENDING): "run",  # the training ended without a model: the next one has it
+    (U.PROCESSING, U.INCORPORATED): "run",
+    (U.PROCESSING, U.FAILED): "run",
     # A person's word, with a name and a reason: forced promotion and rollback.
     (M.CANDIDATE, M.CHAMPION): "rollout",
     (M.REJECTED, M.CHAMPION): "rollout",

@@ -49,15 +49,16 @@ def work(
     workdir: Path,
     cancelled: Callable[[], bool] = _never,
     checkpoints: Path | None = None,
+    stopping: Callable[[], bool] = _never,
 ) -> Progress:
     """Fetch, train, score against the champion on the same holdout, store. Raises `JobFailed` only.
 
     The dataset is a folder with `train/` (what the recipe wrote) and `holdout/holdout.jsonl`; the recipe is
     shown `train/` alone. The artifact goes to `ticket.out`, what was measured, row by row, to the store's
-    `evaluations/RUN/ATTEMPT/evidence.json`, next to the recipe's report.
+    `evaluations/RUN/MARK/evidence.json`, next to the recipe's report.
     """
     try:
-        return _Attempt(ticket, store, report, workdir, cancelled, checkpoints).go()
+        return _Attempt(ticket, store, report, workdir, cancelled, checkpoints, stopping).go()
     except JobFailed:
         raise
     except ConfigError as e:
@@ -85,6 +86,7 @@ def outcome(
     workdir: Path,
     cancelled: Callable[[], bool] = _never,
     checkpoints: Path | None = None,
+    stopping: Callable[[], bool] = _never,
 ) -> Progress:
     """Do the work and say how it ended: done, failed or cancelled.
 
@@ -94,7 +96,7 @@ def outcome(
     try:
         if checkpoints is not None:
             checkpoints.mkdir(parents=True, exist_ok=True)
-        return work(ticket, store, report, workdir, cancelled, checkpoints)
+        return work(ticket, store, report, workdir, cancelled, checkpoints, stopping)
     except JobFailed as e:
         again = e.kind in ("lost", "preempted")
         tail = "".join(traceback.format_exception(e.__cause__ or e))[-4000:]
@@ -119,10 +121,12 @@ class _Attempt:
         workdir: Path,
         cancelled: Callable[[], bool],
         checkpoints: Path | None,
+        stopping: Callable[[], bool],
     ) -> None:
         self.ticket, self.store, self.report, self.cancelled = ticket, store, report, cancelled
+        self.stopping = stopping
         self.dataset, self.out, self.base = workdir / "dataset", workdir / "out", workdir / "base"
-        self.evaluation, self.checkpoints = workdir / "evaluation", checkpoints
+        self.evaluation, self.checkpoints, self.uploads = workdir / "evaluation", checkpoints, workdir / "uploads"
         self.deadline = math.inf if ticket.limit_s is None else time.monotonic() + ticket.limit_s
         self.champion: Path | None = None
         self.champion_error = ""
@@ -131,7 +135,7 @@ class _Attempt:
         ticket = self.ticket
         self.say("fetching")
         recipe = _recipe(ticket.recipe)
-        self.store.get(ticket.dataset, self.dataset)
+        self.store.get(ticket.dataset, self.dataset, self.moved("fetching the dataset"))
         self.fetch_champion()
         details = self.train(recipe)
 
@@ -142,9 +146,9 @@ class _Attempt:
         evidence = Evidence([row.id for row in rows], scores, rivals)
 
         self.say("storing")
-        key = f"evaluations/{ticket.run}/{ticket.attempt}"
+        key = f"evaluations/{ticket.run}/{ticket.mark}"
         (self.evaluation / "evidence.json").write_bytes(msgspec.json.encode(evidence))
-        self.store.put(ticket.out, self.out)
+        self.store.put(ticket.out, self.out, self.moved("storing the model"))
         self.store.put(key, self.evaluation)
         details |= {
             "size_bytes": sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file()),
@@ -167,6 +171,21 @@ class _Attempt:
         figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         self.report(Progress("running", phase, int(step), int(total), figures))
 
+    def moved(self, phase: str) -> Callable[[int, int], None]:
+        """Tell of bytes as of steps, in KiB: a store may take its time."""
+        return lambda done, total: self.say(phase, done // 1024, total // 1024)
+
+    def fetch_uploads(self) -> dict[str, Path]:
+        """Fetch the models that devices sent in; one that is lost leaves the others."""
+        found = {}
+        for id, key in self.ticket.uploads.items():
+            try:
+                self.store.get(key, self.uploads / id)
+                found[id] = self.uploads / id / "model"
+            except (EvergreenError, OSError) as e:
+                print(f"The uploaded model {id} could not be fetched: {_sentence(e)}", file=sys.stderr)
+        return found
+
     def fetch_champion(self) -> None:
         if self.ticket.base is None:
             return
@@ -178,6 +197,7 @@ class _Attempt:
 
     def train(self, recipe: Recipe) -> dict[str, Json]:
         ticket = self.ticket
+        uploads = self.fetch_uploads()
         self.say("training")
         self.out.mkdir()
         # Only a champion of the same kind is something to go on from.
@@ -190,6 +210,8 @@ class _Attempt:
                 checkpoints=self.checkpoints,
                 seed=ticket.seed,
                 threads=ticket.threads,
+                uploads=uploads,
+                stopping=self.stopping,
                 report=self.say,
             )
         )

@@ -48,7 +48,8 @@ def _outcome(folder: RunFolder, ticket: Ticket) -> Progress:
         store = plugins.make("stores", Use(**said["use"]), home=Path(said["home"]), state=Path(said["state"]))
     except EvergreenError as e:
         return Progress("failed", error=str(e), failure="configuration")
-    return outcome(ticket, store, Beat(folder), folder.work, folder.cancelled.exists, folder.checkpoints(ticket.run))
+    left = folder.checkpoints(ticket.run)
+    return outcome(ticket, store, Beat(folder), folder.work, folder.cancelled.exists, left, folder.draining.exists)
 
 
 def _keep(lock: int) -> None:

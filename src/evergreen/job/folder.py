@@ -25,6 +25,7 @@ class RunFolder:
 
     `lock` is held by whoever trains for exactly as long as it lives; `begun` (its pid) says that the attempt
     was begun and must never be begun again; `result.json` is written once, last.
+    `cancel` asks for an end, `drain` for a checkpoint first.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +38,7 @@ class RunFolder:
         self.beat = path / "beat.json"
         self.result = path / "result.json"
         self.cancelled = path / "cancel"
+        self.draining = path / "drain"
         self.log = path / "log.txt"
         self.work = path / "work"
 

@@ -8,8 +8,8 @@ from itertools import takewhile
 
 from evergreen.core.config import TriggerConfig
 from evergreen.core.loop import Loop
-from evergreen.core.records import Dataset, Model, Run, Snapshot
-from evergreen.core.states import ON_THE_WAY, OPEN_RUNS, RunState
+from evergreen.core.records import Dataset, Model, Run, Snapshot, Upload
+from evergreen.core.states import ON_THE_WAY, OPEN_RUNS, RunState, UploadState
 
 #: A training that failed is tried again after this long, then after twice as long, and so on up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
@@ -29,6 +29,7 @@ class Facts:
     unlearnt: int = 0  #: samples that no training has learnt from, because the last ones failed
     failures: int = 0  #: how many trainings in a row have failed
     since_failure: timedelta | None = None
+    pending: int = 0  #: models from devices that wait to be used
     rollout: str = ""  #: the model that is taking its first steps now, if there is one
 
 
@@ -53,17 +54,24 @@ def due(rules: TriggerConfig, facts: Facts) -> Decision:
     new = max(facts.new, facts.unlearnt) if again else facts.new
     looked = rules.every is not None and (facts.since_look is None or facts.since_look >= rules.every)
     plenty = rules.min_new is not None and new >= rules.min_new
-    if not rules.auto or not (looked or plenty):
+    crowd = rules.pending_models is not None and facts.pending >= rules.pending_models
+    if crowd and facts.failures and not again:
+        crowd = False  # they were given back by a training that failed: wait as long as samples would
+    if not rules.auto or not (looked or plenty or crowd):
         return Decision(False, "", False)
     if facts.usable < rules.min_size:
         return Decision(False, f"Not enough samples: {facts.usable} < {rules.min_size}", looked)
-    if new == 0:
+    if new == 0 and facts.pending == 0:
         return Decision(False, f"No new samples among {facts.usable}", looked)
     if facts.since_start is not None and facts.since_start < rules.cooldown:
         return Decision(False, f"Cooling down for another {rules.cooldown - facts.since_start}", looked)
     if facts.rollout:
         return Decision(False, f"Waiting for {facts.rollout}, which is taking over just now", looked)
-    because = f"{new} new samples" + (" at the interval" if looked and not plenty else "")
+    because = " and ".join(
+        [f"{new} new samples"] * (new > 0 or not facts.pending)
+        + [f"{facts.pending} uploaded model{'s' if facts.pending > 1 else ''} pending"] * (facts.pending > 0)
+    )
+    because += " at the interval" if looked and not plenty and not crowd else ""
     if new > facts.new:
         because += f", again after {facts.failures} failed training{'s' if facts.failures > 1 else ''}"
     return Decision(True, because, looked)
@@ -130,6 +138,7 @@ def _facts(loop: Loop, data: Snapshot) -> Facts:
         unlearnt=_unlearnt(loop, data) if failures else 0,
         failures=failures,
         since_failure=now - failed if failed is not None else None,
+        pending=len(loop.ledger.find(Upload, loop.name, UploadState.PENDING)),
         rollout=_rollout(loop, now),
     )
 

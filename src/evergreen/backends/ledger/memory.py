@@ -30,7 +30,7 @@ from evergreen.backends.ledger import (
 from evergreen.core.errors import AlreadyWaiting, Conflict, NotFound, Stale
 from evergreen.core.ports import Counts, CursorMove, Tally
 from evergreen.core.recipe import PluginOptions
-from evergreen.core.records import Dataset, Event, Json, Model, Mov, Rec, Record, Reject, Run, Sample, Side
+from evergreen.core.records import Dataset, Event, Json, Model, Mov, Rec, Record, Reject, Run, Sample, Side, Upload
 from evergreen.core.states import WAITING, RunState, SampleState, State
 
 _PAGE = 1000
@@ -53,7 +53,7 @@ class MemoryLedger:
         self._ids: dict[str, set[str]] = defaultdict(set)
         self._rejects: dict[str, list[Reject]] = defaultdict(list)
         self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self._records: dict[type[Record], dict[str, Any]] = {Dataset: {}, Run: {}, Model: {}, Event: {}}
+        self._records: dict[type[Record], dict[str, Any]] = {Dataset: {}, Run: {}, Model: {}, Upload: {}, Event: {}}
         self._tallies: dict[str, Tally] = {}
         self._remembered: dict[str, dict[str, str]] = defaultdict(dict)
         self._leases: dict[str, tuple[str, float]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evergreen.core.ports import Progress, Store, Ticket
+from evergreen.core.ports import Ledger, Progress, Store, Ticket
 from evergreen.core.recipe import PluginOptions
 from evergreen.job import outcome
 from evergreen.job.folder import Beat, RunFolder
@@ -22,6 +22,7 @@ class InlineRunner:
         self,
         options: PluginOptions,  # noqa: ARG002  what every runner is given and this one has no use for
         *,
+        ledger: Ledger,  # noqa: ARG002
         store: Store,
         store_use: Mapping[str, Any],  # noqa: ARG002
         home: Path,  # noqa: ARG002

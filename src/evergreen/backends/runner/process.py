@@ -19,7 +19,7 @@ import msgspec
 from pydantic import Field
 
 from evergreen.core.errors import Unavailable
-from evergreen.core.ports import Progress, Store, Ticket
+from evergreen.core.ports import Ledger, Progress, Store, Ticket
 from evergreen.core.recipe import PluginOptions
 from evergreen.job.folder import RunFolder
 
@@ -61,6 +61,7 @@ class ProcessRunner:
         self,
         options: ProcessOptions,
         *,
+        ledger: Ledger,  # noqa: ARG002  the folder says it all
         store: Store,  # noqa: ARG002  the child builds its own from `store_use`
         store_use: Mapping[str, Any],
         home: Path,
@@ -119,6 +120,12 @@ class ProcessRunner:
         if folder.path.is_dir() and not folder.result.exists():
             folder.cancelled.touch()
             threading.Thread(target=_stop, args=(folder,), name=f"cancel {handle}", daemon=True).start()
+
+    def drain(self, handle: str) -> None:
+        """Ask the training to save a checkpoint and end, so that another machine can go on from there."""
+        folder = RunFolder.below(self._runs, handle)
+        if folder.path.is_dir():
+            folder.draining.touch()
 
     def _spawn(self, handle: str, folder: RunFolder, lock: int) -> None:
         command = [sys.executable, "-u", "-X", "faulthandler", "-m", "evergreen.job", str(folder.path), str(lock)]

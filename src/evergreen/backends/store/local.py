@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from evergreen.core.errors import ConfigError, Conflict, Corrupt, InvalidInput, NotFound
+from evergreen.core.ports import Moved
 from evergreen.core.recipe import PluginOptions
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -41,11 +42,13 @@ class LocalStore:
 
     Options = LocalOptions
 
+    exclusive, staleness_s = True, 0.0
+
     def __init__(self, options: LocalOptions, *, home: Path, state: Path) -> None:
         self.root = _root(options, home, state)
         self._drafts = self.root / ".tmp"
 
-    def put(self, key: str, folder: Path) -> Mapping[str, str]:
+    def put(self, key: str, folder: Path, moved: Moved | None = None) -> Mapping[str, str]:
         """Store a folder; the manifest is written last, then everything appears by one rename."""
         place = self._place(key)
         names = _names(folder)
@@ -65,7 +68,7 @@ class LocalStore:
                 _sync(place.parent)
         return {name: entry["sha256"] for name, entry in files.items()}
 
-    def get(self, key: str, folder: Path) -> None:
+    def get(self, key: str, folder: Path, moved: Moved | None = None) -> None:
         """Copy a folder out. `folder` is complete or untouched; it may be there already if it holds the same."""
         place = self._place(key)
         files = _manifest(key, place)
@@ -98,6 +101,16 @@ class LocalStore:
                 return False
             _sync(place.parent)
         return True
+
+    def write(self, key: str, data: bytes) -> None:
+        """Store a small object in place of what was there, by one rename."""
+        place = self._place(key)
+        with self._draft() as draft:
+            draft.mkdir(parents=True)
+            _write(draft / "object", data)
+            _make(place.parent)
+            (draft / "object").replace(place)
+            _sync(place.parent)
 
     def read(self, key: str) -> bytes:
         """Return a small object."""

@@ -11,6 +11,10 @@ from evergreen.core.loop import Loop
 from evergreen.core.ports import Progress, Ticket
 from evergreen.core.records import Dataset, Json, Model, Run
 from evergreen.core.states import ModelState, RunState
+from evergreen.stages.run import uploads
+
+#: More attempts than any training needs, handed over from session to session.
+_ATTEMPTS = 100
 
 
 def queue(loop: Loop, data: Dataset | str, run: Run) -> None:
@@ -55,7 +59,7 @@ def start(loop: Loop) -> None:
     if run is None or loop.ledger.last(Run, loop.name, RunState.RUNNING) is not None:
         return
     try:
-        handle = loop.runner.start(_ticket(loop, run))
+        handle = loop.runner.start(_ticket(loop, run, uploads.take(loop, run)))
     except (Unavailable, OSError) as e:
         _show(loop, run, {"phase": f"waiting: {_said(e)}"})
         return  # a later tick tries again
@@ -70,7 +74,7 @@ def start(loop: Loop) -> None:
             because=f"attempt {run.attempt} started",
             handle=handle,
             started=loop.now(),
-            progress={},
+            progress={name: run.progress[name] for name in ("losses",) if name in run.progress},
         )
     except Stale:
         if loop.ledger.get(Run, run.id).state is RunState.CANCELLED:
@@ -85,16 +89,24 @@ def poll(loop: Loop) -> None:
         return
     news = _news(loop, run.handle)
     if news.state in ("running", "waiting"):
-        _show(loop, run, {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)})
+        _show(loop, run, _figures(news))
     elif news.state == "done":
         _succeed(loop, run, news)
     elif news.state == "lost" or news.failure in ("lost", "preempted"):
         _lost(loop, run, news)
     elif news.state == "cancelled":
-        loop.ledger.move(run, RunState.CANCELLED, by="run", because="stopped", ended=loop.now())
+        with loop.ledger.together():
+            loop.ledger.move(run, RunState.CANCELLED, by="run", because="stopped", ended=loop.now())
+            uploads.give_back(loop, run)
     else:
         error, hint = news.error or "it ended without a result", news.details.get("hint")
         _fail(loop, run, f"{error.rstrip('.')}. Try: {hint}" if hint else error, news.failure or "user_code")
+
+
+def _figures(news: Progress) -> dict[str, Json]:
+    """Return what people are shown of a run under way."""
+    figures = {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)}
+    return figures | ({"where": news.where} if news.where else {}) | ({"left_s": news.left_s} if news.left_s else {})
 
 
 def _news(loop: Loop, handle: str) -> Progress:
@@ -108,8 +120,9 @@ def _news(loop: Loop, handle: str) -> Progress:
 
 
 def _show(loop: Loop, run: Run, figures: Mapping[str, Json]) -> None:
-    if figures != run.progress:
-        loop.ledger.update(run, progress=figures)
+    kept = {name: run.progress[name] for name in ("losses",) if name in run.progress}
+    if {**kept, **figures} != run.progress:
+        loop.ledger.update(run, progress={**kept, **figures})
 
 
 def _said(e: Exception) -> str:
@@ -124,7 +137,7 @@ def _succeed(loop: Loop, run: Run, news: Progress) -> None:
         loop=loop.name,
         state=ModelState.CANDIDATE,
         version=last.version + 1 if last else 1,
-        key=artifact_key(run),
+        key=news.artifact or artifact_key(run),
         run=run.id,
         dataset=run.dataset,
         base=run.base,
@@ -143,22 +156,29 @@ def _succeed(loop: Loop, run: Run, news: Progress) -> None:
             progress=progress,
         )
         loop.ledger.add(candidate, by="run", because=run.why)
+        uploads.settle(loop, run, candidate)
 
 
 def _lost(loop: Loop, run: Run, news: Progress) -> None:
-    if run.attempt > loop.config.retries:
-        _fail(loop, run, f"its worker was lost {run.attempt} times: {news.error}", "lost")
+    """Try again. A worker that handed over in good order does not count, up to a number that is surely a mistake."""
+    handed_over = news.failure == "preempted"
+    losses = run.progress.get("losses", 0) + (not handed_over)
+    if losses > loop.config.retries or run.attempt >= _ATTEMPTS:
+        _fail(loop, run, f"its worker was lost {losses} times: {news.error}", "lost")
         return
-    again: dict[str, Any] = {"attempt": run.attempt + 1, "handle": None, "progress": {}}
-    because = f"its worker was lost ({news.error or 'no trace'}); attempt {run.attempt + 1} follows"
+    again: dict[str, Any] = {"attempt": run.attempt + 1, "handle": None, "progress": {"losses": losses}}
+    said = "handed it over" if handed_over else "was lost"
+    because = f"its worker {said} ({news.error or 'no trace'}); attempt {run.attempt + 1} follows"
     loop.ledger.move(run, RunState.QUEUED, by="run", because=because, **again)
 
 
 def _fail(loop: Loop, run: Run, error: str, failure: str) -> None:
-    loop.ledger.move(run, RunState.FAILED, by="run", because=error, error=error, failure=failure, ended=loop.now())
+    with loop.ledger.together():
+        loop.ledger.move(run, RunState.FAILED, by="run", because=error, error=error, failure=failure, ended=loop.now())
+        uploads.give_back(loop, run)
 
 
-def _ticket(loop: Loop, run: Run) -> Ticket:
+def _ticket(loop: Loop, run: Run, taken: Mapping[str, str]) -> Ticket:
     data = loop.ledger.get(Dataset, run.dataset or "")
     base = loop.ledger.get(Model, run.base) if run.base else None
     limit = loop.config.time_limit
@@ -173,6 +193,7 @@ def _ticket(loop: Loop, run: Run) -> Ticket:
         base_recipe=loop.config.recipe.model_dump(),
         seed=loop.config.seed,
         limit_s=limit.total_seconds() if limit else None,
+        uploads=taken,
     )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from evergreen.core.records import Dataset, Event, Model, Record, Run
+from evergreen.core.records import Dataset, Event, Model, Record, Run, Upload
 
 metadata = MetaData()
 #: Rising by one per row. A plain integer on SQLite, where that is the row's own number.
@@ -177,6 +177,12 @@ models = _records(
     Index("models_by_loop", "loop", "seq"),
     Index("models_by_state", "loop", "state", "seq"),
 )
+uploads = _records(
+    "uploads",
+    Column("state", Text, nullable=False),
+    Index("uploads_by_loop", "loop", "seq"),
+    Index("uploads_by_state", "loop", "state", "seq"),
+)
 events = _records("events", Index("events_by_loop", "loop", "seq"))
 
-of: dict[type[Record], Table] = {Dataset: datasets, Run: runs, Model: models, Event: events}
+of: dict[type[Record], Table] = {Dataset: datasets, Run: runs, Model: models, Upload: uploads, Event: events}
