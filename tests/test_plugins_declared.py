@@ -17,6 +17,7 @@ ROOMS = {
     "stores": "backends/store",
     "runners": "backends/runner",
     "sources": "backends/source",
+    "formats": "backends/format",
     "doors": "templates",
 }
 DECLARED: dict[str, dict[str, str]] = {
