@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -197,12 +197,16 @@ class Recipe(ABC):
     def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
         """Write a report for people (`report.md`, pictures) on a trained model; nothing by default."""
 
-    def adopt(self, upload: Path, interface: Interface) -> Predictor:  # noqa: ARG002
+    def adopt(self, upload: Path, interface: Interface) -> Predictor:
         """Load a model that a device sent in (`upload` holds `model.onnx`), so that `score` can judge it.
 
         Raises `InvalidInput` if what it asks for cannot be given. A recipe that takes no such models has this one.
         """
         raise InvalidInput("this loop takes no models from devices", field="model")
+
+    def decision(self, output: Json) -> Json:
+        """Return what of an answer is decided on; the rest (probabilities, say) may differ by rounding."""
+        return output
 
     def write(self, rows: Iterable[Row], folder: Path, side: str) -> int:
         """Write one side of a frozen dataset, return how many rows. JSON lines unless overridden."""
