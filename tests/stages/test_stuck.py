@@ -222,18 +222,19 @@ class Told:
 
 def test_what_cannot_be_seen_now_is_looked_at_again_and_what_cannot_be_read_is_lost(loop: Loop, feed: Feed) -> None:
     feed(loop, 60, "a")
-    lost = [Corrupt("the result is torn"), ZeroDivisionError(), Progress("failed", failure="preempted")]
+    handed_over = Progress("failed", failure="preempted")
+    lost = [Corrupt("the result is torn"), handed_over, ZeroDivisionError(), Progress("failed", failure="lost")]
     object.__setattr__(loop, "runner", Told(OSError("too many files"), *lost, Progress("lost")))
     engine.tick(loop)
     assert states(loop) == ["running"]
-    for attempt in (2, 3, 4):
+    for attempt, losses in ((2, 1), (3, 1), (4, 2), (5, 3)):  # what was handed over in good order is no loss
         engine.tick(loop)
         (again,) = loop.ledger.find(Run, "l")
-        assert again.attempt == attempt
+        assert (again.attempt, again.progress["losses"]) == (attempt, losses)
         run.start(loop)
     engine.tick(loop)
     (failed,) = loop.ledger.find(Run, "l")
-    assert (failed.state, failed.failure, failed.attempt) == (RunState.FAILED, "lost", 4)
+    assert (failed.state, failed.failure, failed.attempt) == (RunState.FAILED, "lost", 5)
 
 
 def test_a_training_withdrawn_while_it_is_started_is_stopped(loop: Loop, feed: Feed) -> None:
@@ -258,10 +259,10 @@ def test_a_candidate_whose_evidence_is_damaged_is_rejected_and_the_rollout_goes_
     feed(loop, 60, "a")
     real = loop.store.get
 
-    def torn(key: str, folder: Path) -> None:
+    def torn(key: str, folder: Path, moved: Any = None) -> None:
         if key.startswith("evaluations/"):
             raise Corrupt("torn")
-        real(key, folder)
+        real(key, folder, moved)
 
     monkeypatch.setattr(loop.store, "get", torn)
     engine.tick(loop)
@@ -274,14 +275,14 @@ def test_a_candidate_whose_evidence_is_damaged_is_rejected_and_the_rollout_goes_
 def test_a_candidate_is_judged_when_the_store_is_back(
     loop: Loop, feed: Feed, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def away(key: str, folder: Path) -> None:
-        raise error
+    def away(key: str, folder: Path, moved: Any = None) -> None:
+        if "datasets" not in key:
+            raise error
+        real(key, folder, moved)
 
     feed(loop, 60, "a")
     real = loop.store.get
-    monkeypatch.setattr(
-        loop.store, "get", lambda key, folder: real(key, folder) if "datasets" in key else away(key, folder)
-    )
+    monkeypatch.setattr(loop.store, "get", away)
     for _ in range(3):
         engine.tick(loop)
     (model,) = loop.ledger.find(Model, "l")

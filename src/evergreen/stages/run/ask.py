@@ -11,6 +11,7 @@ from evergreen.core.errors import AlreadyWaiting, ConfigError, InvalidInput, Not
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Run
 from evergreen.core.states import OPEN_RUNS, RunState
+from evergreen.stages.run import uploads
 
 
 def ask(
@@ -64,7 +65,9 @@ def cancel(loop: Loop, *, by: str, why: str) -> Run:
         loop.runner.cancel(run.handle)  # the next poll sees it end and moves it
         loop.ledger.note(loop.name, "cancel asked", by=by, because=why)
         return run
-    return loop.ledger.move(run, RunState.CANCELLED, by="run", because=f"{by}: {why}", ended=loop.now())
+    with loop.ledger.together():
+        uploads.give_back(loop, run)
+        return loop.ledger.move(run, RunState.CANCELLED, by="run", because=f"{by}: {why}", ended=loop.now())
 
 
 def with_overrides(loop: Loop, overrides: Mapping[str, Json]) -> Use:
