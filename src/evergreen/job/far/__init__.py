@@ -1,0 +1,1 @@
+"""The far side of a shared folder: what is written there, and the worker that trains from it."""
