@@ -67,13 +67,15 @@ def _caption(template: Traversable) -> str:
 
 
 def _files(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traversable]]:
+    """Go through what is to be laid down; `dot_github` is laid down as `.github`, which no package could carry."""
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.name in SKIPPED:
             continue
+        name = f".{entry.name[4:]}" if entry.name.startswith("dot_") else entry.name
         if entry.is_dir():
-            yield from _files(entry, at / entry.name)
+            yield from _files(entry, at / name)
         else:
-            yield at / entry.name, entry
+            yield at / name, entry
 
 
 def up(
