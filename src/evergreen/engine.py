@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Run
-from evergreen.stages import collect, dataset, gate, observe, rollout, run, trigger
+from evergreen.stages import collect, dataset, gate, observe, retain, rollout, run, trigger
 
 
 def tick(loop: Loop) -> None:
@@ -21,6 +21,7 @@ def tick(loop: Loop) -> None:
     gate.judge(loop)  #                                      candidate -> passed, rejected or undecided
     rollout.advance(loop)  #                                 passed    -> shadow -> canary -> champion
     observe.watch(loop)  #                                   champion  -> alarms
+    retain.sweep(loop)  #                                    old files -> gone
 
 
 def ask(

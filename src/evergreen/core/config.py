@@ -140,6 +140,8 @@ class RolloutConfig(Section):
     """Take a model back when more of its answers fail (once three did)."""
     max_latency_ms: float | None = Field(None, gt=0)
     """Take a canary back when its mean answer takes longer."""
+    keep: int | None = Field(None, ge=1)
+    """Versions whose files are kept beside the champion, its predecessor and those on their way; all if not set."""
 
     @field_validator("steps")
     @classmethod
