@@ -165,7 +165,7 @@ def test_they_walk_the_loop_from_sample_to_rollback(site: Path, tmp_path: Path) 
         assert b"means.json" in download.content
 
     with closing(sqlite3.connect(home / "everything.db")) as db:
-        keys = [key for (key,) in db.execute("select key from entry where folder order by key")]
+        keys = [key for (key,) in db.execute("select key from folder order by key")]
     assert [key.partition("/")[0] for key in keys].count("models") == 2
     assert {key.partition("/")[0] for key in keys} == {"datasets", "evaluations", "models"}
     assert not (home / ".evergreen" / "store").exists()
