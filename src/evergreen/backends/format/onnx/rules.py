@@ -1,0 +1,245 @@
+"""What an ONNX model from a stranger may hold: operators, versions, tensors, shapes. Everything else is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from evergreen.core.errors import InvalidInput
+
+#: domain -> (oldest version, newest version, operators)
+OPERATORS: dict[str, tuple[int, int, frozenset[str]]] = {
+    "": (
+        7,
+        24,
+        frozenset(
+            "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike "
+            "Ceil Celu Clip Compress Concat Constant ConstantOfShape Conv Cos Cosh CumSum DepthToSpace Div Dropout "
+            "Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm "
+            "GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax "
+            "Identity InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log "
+            "LogSoftmax MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or "
+            "PRelu Pad Pow RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
+            "ReduceMin ReduceProd ReduceSum ReduceSumSquare RegexFullMatch Relu Reshape Resize Round Scatter "
+            "ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyLoss "
+            "Softplus Softsign SpaceToDepth Split Sqrt Squeeze StringConcat StringNormalizer StringSplit Sub Sum Tan "
+            "Tanh TfIdfVectorizer ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor".split()
+        ),
+    ),
+    "ai.onnx.ml": (
+        1,
+        5,
+        frozenset(
+            "ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier "
+            "LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble "
+            "TreeEnsembleClassifier TreeEnsembleRegressor ZipMap".split()
+        ),
+    ),
+    "com.microsoft": (1, 1, frozenset(["MurmurHash3", "Tokenizer"])),
+}
+#: Operators that make something large of a shape: operator -> which inputs say how large. They must be constants.
+SHAPED = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1, 2),
+    "Resize": (2, 3),
+    "Tile": (1,),
+    "Upsample": (1,),
+}
+_MAX_NODES, _MAX_ELEMENTS, _MAX_METADATA = 2000, 16_000_000, 2_000_000
+_NEWEST_IR = 13
+_ITEM = {
+    TensorProto.FLOAT: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.INT64: 8,
+    TensorProto.INT32: 4,
+    TensorProto.UINT8: 1,
+    TensorProto.INT8: 1,
+    TensorProto.BOOL: 1,
+    TensorProto.FLOAT16: 2,
+    TensorProto.STRING: 0,
+}
+_FLOW = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+_SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
+
+
+def check(model: Any) -> None:
+    """Raise `InvalidInput` that says what is not allowed in a model, or cannot be right."""
+    graph = model.graph
+    if not 3 <= model.ir_version <= _NEWEST_IR:
+        raise InvalidInput(f"the file is no ONNX model: its format version is {model.ir_version}")
+    if len(model.functions) or len(model.training_info):
+        raise InvalidInput("the model defines functions or a training of its own, which are not allowed")
+    if len(graph.sparse_initializer) or len(graph.quantization_annotation):
+        raise InvalidInput("the model has sparse or quantised tensors, which are not allowed")
+    if sum(len(p.key) + len(p.value) for p in model.metadata_props) > _MAX_METADATA:
+        raise InvalidInput(f"the model has more than {_MAX_METADATA} characters of metadata")
+    versions = _versions(model)
+    if not 0 < len(graph.node) <= _MAX_NODES:
+        raise InvalidInput(f"the model has {len(graph.node)} operators; 1 to {_MAX_NODES} are allowed")
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    if len(constants) != len(graph.initializer):
+        raise InvalidInput("two tensors of the model have the same name")
+    for tensor in graph.initializer:
+        _tensor(tensor)
+    for node in graph.node:
+        _node(node, versions)
+    constants |= dict(_made(graph))
+    for node in graph.node:
+        _shape(node, constants)
+
+
+def _versions(model: Any) -> set[str]:
+    """Check which collections of operators a model uses, and in which versions."""
+    found = set()
+    for used in model.opset_import:
+        domain = "" if used.domain == "ai.onnx" else used.domain
+        if domain not in OPERATORS:
+            if any(node.domain == used.domain for node in model.graph.node):
+                raise InvalidInput(f"the model uses operators of {used.domain!r}, which are not allowed")
+            continue
+        oldest, newest, _ = OPERATORS[domain]
+        if not oldest <= used.version <= newest:
+            name = domain or "ai.onnx"
+            raise InvalidInput(f"version {used.version} of {name} is not from {oldest} to {newest}")
+        found.add(domain)
+    return found
+
+
+def _node(node: Any, versions: set[str]) -> None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    where = f"{node.op_type} ({node.name or 'no name'})"
+    known = OPERATORS.get(domain)
+    if known is None or node.op_type not in known[2]:
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        raise InvalidInput(f"the operator {name} is not allowed")
+    if domain not in versions:
+        raise InvalidInput(f"{where}: the model does not say which version of {domain or 'ai.onnx'} it uses")
+    if len(node.input) > 1000 or len(node.output) > 1000:
+        raise InvalidInput(f"{where} has more than 1000 inputs or outputs")
+    for attribute in node.attribute:
+        if attribute.type in _FLOW or attribute.HasField("g") or len(attribute.graphs):
+            raise InvalidInput(f"{where}: loops and branches are not allowed")
+        if attribute.type in _SPARSE or attribute.ref_attr_name:
+            raise InvalidInput(f"{where}: the attribute {attribute.name} is of a kind that is not allowed")
+        for tensor in [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]:
+            _tensor(tensor)
+    if node.op_type.startswith("TreeEnsemble"):
+        trees(node, where)
+    if node.op_type == "TfIdfVectorizer":
+        indexes = list(attributes(node).get("ngram_indexes", ()))
+        if not indexes or min(indexes) < 0 or max(indexes) >= 1_000_000:
+            raise InvalidInput(f"{where}: ngram_indexes are not from 0 to 999999")
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _tensor(tensor: Any) -> None:
+    """Check that a tensor's data lies in the file and is as much as its shape says."""
+    where = f"tensor {tensor.name[:80] or 'without a name'}"
+    if tensor.data_location == TensorProto.EXTERNAL or len(tensor.external_data):
+        raise InvalidInput(f"{where}: its data lies in another file, which is not allowed")
+    if tensor.data_type not in _ITEM or tensor.HasField("segment"):
+        raise InvalidInput(f"{where}: its kind of data is not allowed")
+    if len(tensor.dims) > 8 or any(d < 0 for d in tensor.dims):
+        raise InvalidInput(f"{where}: its shape is not a shape")
+    said = math.prod(tensor.dims)
+    if tensor.raw_data:
+        held = len(tensor.raw_data) / (_ITEM[tensor.data_type] or math.inf)
+    else:
+        numbers = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.string_data)
+        held = sum(map(len, numbers))
+    if said != held:
+        raise InvalidInput(f"{where} says that it has {said} figures, but holds {held:g}")
+
+
+def _made(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Return tensors that operators called Constant hold."""
+    for node in graph.node:
+        if node.op_type != "Constant" or len(node.output) != 1:
+            continue
+        held = attributes(node)
+        for key in ("value", "value_int", "value_ints", "value_float", "value_floats"):
+            if key == "value" and isinstance(held.get(key), TensorProto):
+                yield node.output[0], held[key]
+            elif key in held:
+                yield node.output[0], numpy_helper.from_array(np.asarray(held[key]))
+
+
+def _shape(node: Any, constants: dict[str, Any]) -> None:
+    """Refuse operators that make tensors of a size that is not known, or too large."""
+    for i in SHAPED.get(node.op_type, ()):
+        if i >= len(node.input) or not node.input[i]:
+            continue
+        given = constants.get(node.input[i])
+        where = f"{node.op_type} ({node.name or 'no name'})"
+        if given is None:
+            raise InvalidInput(f"{where}: how large its result is must be a constant")
+        figures = numpy_helper.to_array(given).astype(np.float64).ravel()
+        if figures.size and not (np.isfinite(figures).all() and np.abs(figures).max() <= _MAX_ELEMENTS):
+            raise InvalidInput(f"{where} would make a tensor of more than {_MAX_ELEMENTS} figures")
+        if node.op_type != "Range" and math.prod(max(1.0, abs(f)) for f in figures.tolist()) > _MAX_ELEMENTS:
+            raise InvalidInput(f"{where} would make a tensor of more than {_MAX_ELEMENTS} figures")
+
+
+def sizes(model: Any) -> Any:
+    """Infer the shapes of what is computed on the way; refuse what is too large. Returns the model with shapes.
+
+    A length that depends on the input counts as 1: how much many rows take is up to whoever asks.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as e:
+        raise InvalidInput(f"the shapes of the model do not fit together: {e}") from e
+    for value in [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]:
+        if not value.type.HasField("tensor_type"):
+            continue
+        dims = [max(1, d.dim_value) for d in value.type.tensor_type.shape.dim]
+        if len(dims) > 8 or math.prod(dims) > _MAX_ELEMENTS:
+            raise InvalidInput(f"{value.name[:80]} would have more than {_MAX_ELEMENTS} figures")
+    return inferred
+
+
+def trees(node: Any, where: str) -> None:
+    """Check that trees are trees: every child exists and has one parent, every leaf belongs to a node and a class.
+
+    Raises `InvalidInput`. `TreeEnsemble`, the newer form, is left to the runtime, which checks it.
+    """
+    if node.op_type == "TreeEnsemble":
+        return
+    held = attributes(node)
+    names = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids", "nodes_featureids")
+    tree, own, yes, no, feature = (np.asarray(held.get(name, ()), dtype=np.int64) for name in names)
+    modes = held.get("nodes_modes", ())
+    kind = "class" if node.op_type.endswith("Classifier") else "target"
+    leaf_tree, leaf, target = (
+        np.asarray(held.get(f"{kind}_{name}", ()), dtype=np.int64) for name in ("treeids", "nodeids", "ids")
+    )
+    same = {len(tree), len(own), len(yes), len(no), len(feature), len(modes), len(held.get("nodes_values", ()))}
+    if len(same) != 1 or not len(tree) or len({len(leaf_tree), len(leaf), len(target)}) != 1:
+        raise InvalidInput(f"{where}: the lists that describe its trees are not of one length")
+    every = np.concatenate([tree, own, yes, no, feature, leaf_tree, leaf, target])
+    if every.min() < 0 or every.max() >= 2**31:
+        raise InvalidInput(f"{where}: its trees hold numbers that are no places")
+    keys = tree << 32 | own
+    inner = np.asarray([mode != b"LEAF" for mode in modes])
+    children = np.concatenate([(tree << 32 | yes)[inner], (tree << 32 | no)[inner]])
+    if len(np.unique(keys)) != len(keys) or len(np.unique(children)) != len(children):
+        raise InvalidInput(f"{where}: its trees are not trees")
+    if not np.isin(children, keys).all() or not np.isin(leaf_tree << 32 | leaf, keys).all():
+        raise InvalidInput(f"{where}: its trees have branches that lead nowhere")
+    if len(np.unique(tree)) != len(keys) - len(children):
+        raise InvalidInput(f"{where}: its trees go round in circles")
+    n = len(held.get("classlabels_strings", ())) or len(held.get("classlabels_int64s", ())) or held.get("n_targets", 1)
+    if len(target) and target.max() >= max(int(n), 1):
+        raise InvalidInput(f"{where}: its leaves vote for classes that it has not")

@@ -1,0 +1,116 @@
+"""`python -I -m evergreen.job.cell`: the inside of the cell. Reads one request on stdin, answers on descriptor argv[1]."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from evergreen.core import plugins
+from evergreen.core.config import Use
+from evergreen.core.errors import ConfigError, InvalidInput
+from evergreen.core.ports import Format
+from evergreen.core.recipe import Interface, Predictor, Recipe, Row, read_rows
+from evergreen.job.cell import lock, trial
+
+_TIMED = 20
+
+
+def main(pipe: int) -> NoReturn:
+    """Make ready, lock up, work, answer, end. Whatever goes wrong is an answer, too."""
+    asked = json.load(sys.stdin.buffer)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.set_inheritable(pipe, False)
+    layers = lock.isolate(lambda child: (_say(pipe, {"pid": child}), os.close(pipe)))
+    try:
+        work = _Work(asked)
+    except ConfigError as e:
+        _end(pipe, {"broken": str(e), "hint": e.hint})
+    except Exception as e:  # noqa: BLE001 - a plugin may raise anything when it is imported
+        _end(pipe, {"broken": f"{type(e).__name__}: {e}", "hint": None})
+    layers = lock.close(Path(asked["scratch"]), layers, **asked["bounds"])
+    os.environ.clear()
+    tempfile.tempdir = "tmp"
+    _say(pipe, {"layers": layers})
+    _end(pipe, {} if asked["probe"] else work.answer())
+
+
+class _Work:
+    """What is to be done with one file; built, with all it needs imported, before the lock is closed."""
+
+    def __init__(self, asked: Mapping[str, Any]) -> None:
+        sys.path += [place for place in asked["path"] if place not in sys.path]
+        self.file = Path("in") / asked["name"]
+        self.rows: Sequence[Row] = ()
+        if asked["probe"]:
+            return
+        self.format: Format = plugins.make("formats", Use(**asked["format"]))
+        self.recipe: Recipe = plugins.make("recipes", Use(**asked["recipe"]))
+        if asked["rows"]:
+            self.rows = list(islice(read_rows(Path(asked["rows"])), asked["most_rows"]))
+        import numpy  # noqa: F401 - what is used later is loaded now
+        import numpy.random
+        import onnxruntime  # noqa: F401
+
+    def answer(self) -> dict[str, Any]:
+        """Read, try and score; say what came of it, or why it cannot be used."""
+        doing = "read"
+        try:
+            interface = self.format.read(self.file, Path("out"))
+            Path("out/interface.json").write_bytes(msgspec.json.encode(interface))
+            doing = "tried"
+            return {"interface": msgspec.to_builtins(interface), **self.tried(interface)}
+        except InvalidInput as e:
+            return {"refused": str(e), "hint": e.hint}
+        except MemoryError:
+            return {"refused": "it used too much memory", "hint": None}
+        except RecursionError:
+            return {"refused": "it is nested too deeply", "hint": None}
+        except Exception as e:  # noqa: BLE001 - a hostile file may raise anything
+            return {"refused": f"it could not be {doing}: {type(e).__name__}: {e}", "hint": None}
+
+    def tried(self, interface: Interface) -> dict[str, Any]:
+        bare_ms = trial.answers(Path("out/model.onnx"), interface)
+        predictor = self.recipe.adopt(Path("out"), interface)
+        try:
+            if not self.rows:
+                return {"scores": {}, "ms": bare_ms}
+            ms = _ms_per_answer(predictor, self.rows)
+            figures = self.recipe.score(predictor, self.rows)
+            means = {name: float(sum(of) / len(of)) for name, of in figures.items() if len(of)}
+            return {"scores": means, "ms": ms}
+        finally:
+            predictor.close()
+
+
+def _ms_per_answer(predictor: Predictor, rows: Sequence[Row]) -> float:
+    predictor.predict([rows[0].input])
+    some = rows[:_TIMED]
+    start = time.perf_counter()
+    for row in some:
+        predictor.predict([row.input])
+    return (time.perf_counter() - start) * 1000 / len(some)
+
+
+def _say(pipe: int, said: Mapping[str, Any]) -> None:
+    data = json.dumps(said).encode() + b"\n"
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def _end(pipe: int, said: Mapping[str, Any]) -> NoReturn:
+    _say(pipe, {"result": said})
+    os._exit(0)  # no destructor of a library has a last word
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
