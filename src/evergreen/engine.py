@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Model, Run
+from evergreen.core.records import Json, Model, Run, Upload
 from evergreen.stages import collect, dataset, gate, observe, retain, rollout, run, trigger
 
 
@@ -50,3 +50,17 @@ def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False)
 def rollback(loop: Loop, *, by: str, why: str = "") -> Model:
     """Take a challenger back, or else put the former champion back, now. Raises `Conflict`."""
     return rollout.rollback(loop, by=by, why=why)
+
+
+def receive(
+    loop: Loop,
+    file: Path,
+    *,
+    name: str,
+    by: str = "collect",
+    subject: str | None = None,
+    description: str = "",
+    about: Mapping[str, Json] | None = None,
+) -> Upload:
+    """Take in a model that a device sent, once it is examined. Raises `InvalidInput` with the reason if it is no use."""
+    return collect.receive(loop, file, name=name, by=by, subject=subject, description=description, about=about)

@@ -74,6 +74,14 @@ class CollectConfig(Section):
     """Refuse samples that do not say that their subject has agreed. Turn it off only for data about no person."""
     folders: tuple[str, ...] = ("data",)
     """Folders, below the project's, from which a training may be given a file of its own."""
+    max_upload: int = Field(64 * 1024 * 1024, ge=1024)
+    """Largest model that a device may send, in bytes."""
+    upload_memory_mb: int = Field(256, ge=128)
+    """Most memory the examination of such a model may take, in MiB, libraries and all."""
+    upload_time: Duration = timedelta(seconds=60)
+    """Longest the examination of such a model may take."""
+    upload_latency_ms: float = Field(100.0, gt=0)
+    """Longest mean time in which such a model must answer one input."""
 
 
 class DatasetConfig(Section):

@@ -31,6 +31,7 @@ def adapt(model: Any) -> Interface:
     if names is not None and len(names) != width:
         raise InvalidInput(f"{NAMES} names {len(names)} columns of {width}")
     _probabilities(graph, source, len(labels))
+    _portable(graph)
     about = {k[:200]: v[:2000] for k, v in list(said.items())[:_MAX_ABOUT] if k not in (NAMES, LABELS)}
     about |= {"producer": f"{model.producer_name} {model.producer_version}".strip()[:200]}
     if names is not None:
@@ -206,3 +207,13 @@ def _probabilities(graph: Any, source: str, n: int) -> None:
     held = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(held)
+
+
+def _portable(graph: Any) -> None:
+    """Lower-case letters the same way on every machine: the operator's own default is a locale that few have."""
+    for node in graph.node:
+        if node.op_type != "StringNormalizer":
+            continue
+        others = [a for a in node.attribute if a.name != "locale"]
+        del node.attribute[:]
+        node.attribute.extend([*others, helper.make_attribute("locale", "C.UTF-8")])
