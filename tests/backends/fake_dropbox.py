@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_server import Content, FakeServer, Fault, Reply, Request, adjust, arguments, certificate, now, serve
 
 KEY, SECRET, REFRESH = "app-key", "app-secret", "refresh-token"
-_PATH = re.compile(r"/(.|[\r\n])*|id:.+|ns:[0-9]+(/.*)?", re.DOTALL)
+_PATH = re.compile(r"/(.|[\r\n])*|id:.+|rev:[0-9a-f]{9,}", re.DOTALL)
 _MIB = 1 << 20
 
 #: What each route may be told, and what it must be told (marked *).
@@ -32,9 +33,10 @@ _ARGUMENTS: Mapping[str, set[str]] = {
     "files/download": {"*path"},
     "files/get_metadata": {"*path", "include_media_info", "include_deleted", "include_has_explicit_shared_members"},
     "files/delete_v2": {"*path", "parent_rev"},
+    "files/move_v2": {"*from_path", "*to_path", "autorename", "allow_ownership_transfer", "allow_shared_folder"},
     "files/list_folder": {
         *("*path", "recursive", "limit", "include_media_info", "include_deleted", "include_mounted_folders"),
-        *("include_has_explicit_shared_members", "include_non_downloadable_files"),
+        *("include_has_explicit_shared_members", "include_non_downloadable_files", "include_restorable_info"),
     },
     "files/list_folder/continue": {"*cursor"},
 }
@@ -63,7 +65,7 @@ class Entry:
 
 
 @dataclass
-class Session:
+class Started:
     """An upload under way."""
 
     content: Content
@@ -76,7 +78,7 @@ class FakeDropbox(FakeServer):
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__(port, tls=folder)
         self.entries: dict[str, Entry] = {}
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, Started] = {}
         self.cursors: dict[str, list[dict[str, Any]]] = {}
         self.tokens: dict[str, float] = {}
         self.token_s = 14400
@@ -117,7 +119,9 @@ class FakeDropbox(FakeServer):
 
     def _token(self, said: Mapping[str, str]) -> Reply:
         if said.get("client_id") != KEY or said.get("client_secret", SECRET) != SECRET:
-            return Reply.json(400, {"error": "invalid_client", "error_description": "Invalid client_id or client_secret"})
+            return Reply.json(
+                400, {"error": "invalid_client", "error_description": "Invalid client_id or client_secret"}
+            )
         if said.get("grant_type") != "refresh_token" or said.get("refresh_token") != REFRESH:
             said_why = "refresh token is malformed" if "refresh_token" in said else "missing refresh_token"
             return Reply.json(400, {"error": "invalid_grant", "error_description": said_why})
@@ -149,7 +153,7 @@ class FakeDropbox(FakeServer):
             self._bad(route, f"a call wants its arguments as application/json, not {kind}")
         arg = json.loads(said) if said is not None else request.json()
         self._known(route, arg, _ARGUMENTS[route])
-        if isinstance(claimed := arg.get("content_hash"), str) and claimed != content_hash([request.body]):
+        if isinstance(claimed := arg.get("content_hash"), str) and claimed != content_hash(BytesIO(request.body)):
             self._error("content_hash_mismatch")
         return _DO[route](self, arg, request)
 
@@ -231,10 +235,10 @@ class FakeDropbox(FakeServer):
         if arg.get("session_type") == {".tag": "concurrent"}:
             self._bad("files/upload_session/start", "this fake has no concurrent sessions")
         id = "pid_upload_session:" + uuid4().hex
-        self.sessions[id] = Session(self.content(request.body), arg.get("close", False))
+        self.sessions[id] = Started(self.content(request.body), arg.get("close", False))
         return Reply.json(200, {"session_id": id})
 
-    def _session(self, arg: Mapping[str, Any], *tags: str) -> Session:
+    def _session(self, arg: Mapping[str, Any], *tags: str) -> Started:
         cursor = arg["cursor"]
         if set(cursor) != {"session_id", "offset"}:
             self._bad("files/upload_session", f"cursor: {sorted(cursor)}")
@@ -267,6 +271,8 @@ class FakeDropbox(FakeServer):
         return reply
 
     def _find(self, path: str, *tags: str) -> tuple[str, Entry]:
+        if path.startswith("rev:"):
+            path = next((key for key, entry in self.entries.items() if path == f"rev:{entry.rev}"), "")
         entry = self.entries.get(path.lower())
         if entry is None:
             self._error(*tags, "not_found")
@@ -301,6 +307,18 @@ class FakeDropbox(FakeServer):
             del self.entries[gone]
         return Reply.json(200, {"metadata": found})
 
+    def _move(self, arg: Mapping[str, Any], _: Request) -> Reply:
+        key, _entry = self._find(arg["from_path"], "from_lookup")
+        to = arg["to_path"]
+        if to.lower() in self.entries:
+            self._error("to", "conflict", conflict={".tag": "file" if self.entries[to.lower()].content else "folder"})
+        self._folders(to)
+        for path in [path for path in self.entries if path == key or path.startswith(key + "/")]:
+            entry = self.entries.pop(path)
+            entry.shown = to + entry.shown[len(key) :]
+            self.entries[entry.shown.lower()] = entry
+        return Reply.json(200, {"metadata": self._metadata(to.lower())})
+
     def _list(self, arg: Mapping[str, Any], _: Request) -> Reply:
         top, limit = arg["path"].lower(), arg.get("limit") or self.page
         if not 1 <= limit <= 2000:
@@ -318,7 +336,7 @@ class FakeDropbox(FakeServer):
         return self._continue({"cursor": cursor}, _, min(limit, self.page))
 
     def _continue(self, arg: Mapping[str, Any], _: Request, limit: int | None = None) -> Reply:
-        waiting = self.cursors.pop(arg["cursor"], None)
+        waiting = self.cursors.get(arg["cursor"])
         if waiting is None:
             self._error("reset")
             raise AssertionError
@@ -336,6 +354,7 @@ _DO: Mapping[str, Callable[[FakeDropbox, Mapping[str, Any], Request], Reply]] = 
     "files/download": FakeDropbox._download,
     "files/get_metadata": FakeDropbox._get_metadata,
     "files/delete_v2": FakeDropbox._delete,
+    "files/move_v2": FakeDropbox._move,
     "files/list_folder": FakeDropbox._list,
     "files/list_folder/continue": FakeDropbox._continue,
 }
@@ -347,16 +366,16 @@ def parents(path: str) -> Iterator[str]:
         yield path
 
 
-def content_hash(blocks: list[bytes]) -> str:
+def content_hash(file: BinaryIO) -> str:
     """Return Dropbox's hash: SHA-256 of the SHA-256 of every 4 MiB."""
-    data = b"".join(blocks)
-    parts = (data[at : at + 4 * _MIB] for at in range(0, len(data), 4 * _MIB))
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    whole = hashlib.sha256()
+    while block := file.read(4 * _MIB):
+        whole.update(hashlib.sha256(block).digest())
+    return whole.hexdigest()
 
 
 def _hash(content: Content) -> str:
-    blocks = content.blocks(4 * _MIB)
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in blocks)).hexdigest()
+    return content.digest("dropbox", content_hash)
 
 
 @contextmanager
