@@ -46,11 +46,11 @@ class Visitor:
 
 
 class Renderer:
-    """Renders templates by name."""
+    """Renders templates by name; a door may bring a folder with `more` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: Path) -> None:
         self._env = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
+            loader=FileSystemLoader([_HERE / "templates", *more]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
