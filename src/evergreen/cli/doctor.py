@@ -82,6 +82,7 @@ def examine(config: Path) -> Iterator[Finding]:
     yield _versions()
     yield from _extras()
     yield _clock()
+    yield _cell()
     from evergreen import project
 
     try:
@@ -147,6 +148,24 @@ def _clock() -> Finding:
     if now < RELEASED:
         return Finding("clock", "fail", f"it says {now:%Y-%m-%d %H:%M} UTC", "Set this machine's clock (NTP).")
     return Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def _cell() -> Finding:
+    """See which locks hold around models that devices send."""
+    from evergreen.job.cell import layers
+
+    try:
+        found = layers()
+    except EvergreenError as e:
+        return Finding("cell", "warn", str(e), "Models from devices cannot be examined.")
+    lacking = [f"{layer} ({why})" for layer, why in found.items() if why]
+    says = f"{', '.join(layer for layer, why in found.items() if not why) or 'nothing'} around models from devices"
+    if not lacking and found:
+        return Finding("cell", "ok", says)
+    alone = not found or found.get("seccomp") or (found.get("own root") and found.get("landlock"))
+    told = f"{says}; not: {'; '.join(lacking) or 'anything'}"
+    remedy = "Use Linux 5.13 or later, and a container that allows seccomp and Landlock, before strangers send models."
+    return Finding("cell", "warn" if alone else "ok", told, remedy)
 
 
 def _configuration(project: Project, path: Path) -> Finding:

@@ -64,16 +64,17 @@ class Edge:
         extra = [*self._serving.origins.cors(origin, open=free), *_SECURITY]
         try:
             scope["evergreen.caller"] = self._serving.screen(headers, changes=scope["method"] not in _READS, open=free)
-            fits(headers.get(b"content-length"), self._max)
+            limit = self._serving.roomy.get(scope["path"], self._max)
+            fits(headers.get(b"content-length"), limit)
         except EvergreenError as e:
             status, body, head = answer(e)
             await _send(send, status, head + extra, body)
             return
         # What the handler of unexpected errors has logged and answered comes out here once more.
         with suppress(Exception):
-            await self._app(scope, self._bounded(receive), self._dressed(scope, send, extra))
+            await self._app(scope, self._bounded(receive, limit), self._dressed(scope, send, extra))
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
         """Count what comes in; a body may say nothing of its length."""
         total = 0
 
@@ -81,8 +82,8 @@ class Edge:
             nonlocal total
             message = await receive()
             total += len(message.get("body", b""))
-            if total > self._max:
-                raise too_large(self._max)
+            if total > limit:
+                raise too_large(limit)
             return message
 
         return bounded
@@ -118,7 +119,8 @@ class Edge:
 def too_large(limit: int) -> TooLarge:
     """Say how large a body may be."""
     return TooLarge(
-        f"the body is larger than {limit} bytes", hint="Send it in parts; `max_body` in [http] sets the limit."
+        f"the body is larger than {limit} bytes",
+        hint="Send it in parts; `max_body` in [http] sets the limit (`collect.max_upload` for models).",
     )
 
 

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, shapes
+from evergreen.http import api, shapes, uploads
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
@@ -34,6 +34,7 @@ class Endpoint:
     query: Mapping[str, str] = field(default_factory=dict)
     example: Any = None
     media: str = "application/json"  #: of the answer
+    body: str = "application/json"  #: kind of the body
 
     @property
     def of_loop(self) -> bool:
@@ -94,6 +95,26 @@ ENDPOINTS = (
         gives=(shapes.Stored,),
         errors=(503,),
         example={"id": "0190a3…", "label": "yes"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/uploads",
+        uploads.upload,
+        Role.APP,
+        "Send in a model that a device trained. It is examined in a locked-down process, scored, and waits for the "
+        "next training; or it is refused with the reason. The same file twice is one upload.",
+        takes=(shapes.ModelFile,),
+        gives=(shapes.UploadOut,),
+        errors=(503,),
+        body="multipart/form-data",
+    ),
+    Endpoint(
+        "GET",
+        "/api/{loop}/uploads",
+        uploads.uploads,
+        Role.APP,
+        "Models from devices, newest first: what became of each, and why.",
+        gives=(shapes.Uploads,),
     ),
     Endpoint(
         "POST",

@@ -92,7 +92,9 @@ def _parameters(serving: Serving, e: Endpoint) -> list[dict[str, Any]]:
 
 
 def _content(e: Endpoint, known: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _any(e.takes, known), "example": e.example}}
+    content: dict[str, Any] = {e.body: {"schema": _any(e.takes, known)}}
+    if e.example is not None:
+        content[e.body]["example"] = e.example
     if e.path.endswith("/samples"):
         content["application/x-ndjson"] = {
             "schema": {"type": "string"},

@@ -25,6 +25,7 @@ from evergreen.http.desk import Desk
 from evergreen.http.origins import Origins, loopback
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
+from evergreen.http.uploads import Queue, room
 from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
@@ -69,6 +70,9 @@ class Serving:
             after=self.refresh,
             doors=project.doors,
         )
+        #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
+        self.examinations = Queue()
+        self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
         #: Loops whose models could not be brought up to date, and why.
         self.troubles: dict[str, str] = {}
         #: Set when the server is to end: whoever keeps a connection open should close it.

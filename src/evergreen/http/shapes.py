@@ -128,6 +128,42 @@ class Models(Struct):
     models: list[ModelOut]
 
 
+class ModelFile(Struct, kw_only=True):
+    """A form with a model that a device trained."""
+
+    model: Annotated[
+        str,
+        Meta(description="The file; the ending of its name says what it is.", extra_json_schema={"format": "binary"}),
+    ]
+    description: Reason = ""
+    subject: Annotated[Text | None, Meta(description="Pseudonym of the person whose device trained it.")] = None
+
+
+class UploadOut(Struct, kw_only=True):
+    """A model from a device."""
+
+    id: str
+    name: str
+    format: str
+    state: Annotated[str, Meta(description="pending, processing, incorporated or failed")]
+    why: str
+    weight: Annotated[float | None, Meta(description="Its vote in the model that it became a part of.")]
+    scores: Annotated[dict[str, float], Meta(description="Means over the holdout when it came in.")]
+    size: int
+    sha256: str
+    description: str
+    at: str | None
+    run: str | None
+    model: str | None
+    details: dict[str, Any]
+
+
+class Uploads(Struct):
+    """Models from devices, newest first."""
+
+    uploads: list[UploadOut]
+
+
 class Traffic(Struct):
     """What live traffic says of a version since it came into service."""
 

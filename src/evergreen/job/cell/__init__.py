@@ -126,7 +126,7 @@ def _take(file: Path, copy: Path, most_mb: float) -> None:
 def _judged(done: Watched, limits: Limits) -> Examined:
     """Make sense of what came out of the cell, trusting none of it."""
     if done.ended is not Ended.ANSWERED:
-        raise InvalidInput(_why(done, limits), field="model", hint=done.ended.hint)
+        raise InvalidInput(_why(done, limits), field="model")
     said = done.said
     if "broken" in said:
         raise ConfigError(_clean(said["broken"]), hint=_clean(said.get("hint") or "") or None)

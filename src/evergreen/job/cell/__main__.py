@@ -8,6 +8,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +23,10 @@ from evergreen.core.ports import Format
 from evergreen.core.recipe import Interface, Predictor, Recipe, Row, read_rows
 from evergreen.job.cell import lock, trial
 
+#: Answers that are timed.
 _TIMED = 20
+#: What is used later is loaded before the lock is closed.
+_NEEDED = ("numpy.random", "onnxruntime")
 
 
 def main(pipe: int) -> NoReturn:
@@ -30,7 +35,7 @@ def main(pipe: int) -> NoReturn:
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 0)
     os.set_inheritable(pipe, False)
-    layers = lock.isolate(lambda child: (_say(pipe, {"pid": child}), os.close(pipe)))
+    layers = lock.isolate(partial(_leave, pipe))
     try:
         work = _Work(asked)
     except ConfigError as e:
@@ -57,9 +62,8 @@ class _Work:
         self.recipe: Recipe = plugins.make("recipes", Use(**asked["recipe"]))
         if asked["rows"]:
             self.rows = list(islice(read_rows(Path(asked["rows"])), asked["most_rows"]))
-        import numpy  # noqa: F401 - what is used later is loaded now
-        import numpy.random
-        import onnxruntime  # noqa: F401
+        for name in _NEEDED:
+            import_module(name)
 
     def answer(self) -> dict[str, Any]:
         """Read, try and score; say what came of it, or why it cannot be used."""
@@ -99,6 +103,12 @@ def _ms_per_answer(predictor: Predictor, rows: Sequence[Row]) -> float:
     for row in some:
         predictor.predict([row.input])
     return (time.perf_counter() - start) * 1000 / len(some)
+
+
+def _leave(pipe: int, child: int) -> None:
+    """Say who works, and say no more."""
+    _say(pipe, {"pid": child})
+    os.close(pipe)
 
 
 def _say(pipe: int, said: Mapping[str, Any]) -> None:

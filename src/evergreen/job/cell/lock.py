@@ -117,7 +117,7 @@ def _own_user(readable: Sequence[str] | None) -> None:
         if any(not (folder.stat().st_mode & 1) for folder in Path(place).resolve().parents):
             raise OSError(f"others cannot read {place}")
     for folder in ("out", "tmp"):
-        os.chmod(folder, 0o777)  # nobody else can go through the scratch folder
+        os.chmod(folder, 0o777)  # noqa: S103 - the scratch folder lies in one that only we can enter
     with suppress(OSError):  # in a user namespace there are no others to give up
         os.setgroups([])
     stranger = _STRANGERS + int.from_bytes(os.urandom(4)) % 1_000_000

@@ -37,21 +37,12 @@ _SETTINGS = {
 class Ended(Enum):
     """How it ended."""
 
-    ANSWERED = ""
-    CRASHED = ""
-    TIME = "Send a smaller model."
-    MEMORY = "Send a smaller model."
-    DISK = "Send a smaller model."
-    TALK = ""
-
-    def __new__(cls, hint: str) -> Ended:
-        """Number the members: some have the same hint."""
-        member = object.__new__(cls)
-        member._value_ = len(cls.__members__)
-        return member
-
-    def __init__(self, hint: str) -> None:
-        self.hint = hint or None
+    ANSWERED = "answered"
+    CRASHED = "crashed"
+    TIME = "too long"
+    MEMORY = "too much memory"
+    DISK = "too much on disk"
+    TALK = "too much talk"
 
 
 @dataclass

@@ -2,6 +2,6 @@
 
 from evergreen.stages.collect.ingest import admit, pull, pull_from
 from evergreen.stages.collect.intake import Intake
-from evergreen.stages.collect.uploads import FORMATS, receive, received
+from evergreen.stages.collect.uploads import formats, receive, received, why
 
-__all__ = ["FORMATS", "Intake", "admit", "pull", "pull_from", "receive", "received"]
+__all__ = ["Intake", "admit", "formats", "pull", "pull_from", "receive", "received", "why"]

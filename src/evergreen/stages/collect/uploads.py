@@ -10,20 +10,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
-from evergreen.core.errors import Conflict, InvalidInput, NotFound, TooLarge
+from evergreen.core import plugins
+from evergreen.core.errors import Conflict, InvalidInput, MissingExtra, NotFound, TooLarge
 from evergreen.core.loop import Loop
 from evergreen.core.recipe import read_rows
 from evergreen.core.records import Dataset, Json, Upload
 from evergreen.core.states import UploadState
 from evergreen.job.cell import Examined, Limits, examine
-
-#: Which plugin reads a file, by the ending of its name.
-FORMATS = {".onnx": "onnx", ".mlmodel": "coreml"}
 
 _ROWS = 300
 _STALE_S = 3600.0
@@ -54,8 +53,9 @@ def receive(
         digest = _sha256(file)
         if (known := _known(loop, digest)) is not None:
             return known
+        sent = _Sent(file, called, format, digest, size, subject, description, about or {})
         with _workplace(loop) as place:
-            return _taken(loop, file, place, called, format, digest, size, by, subject, description, about or {})
+            return _taken(loop, sent, place, by)
     except InvalidInput as e:
         details = {"name": called, "sha256": digest, "hint": e.hint}
         loop.ledger.note(loop.name, "upload refused", by=by, because=str(e), details=details)
@@ -67,55 +67,68 @@ def received(loop: Loop, *, limit: int | None = None) -> Sequence[Upload]:
     return loop.ledger.find(Upload, loop.name, newest_first=True, limit=limit)
 
 
-def _taken(
-    loop: Loop,
-    file: Path,
-    place: Path,
-    name: str,
-    format: str,
-    digest: str,
-    size: int,
-    by: str,
-    subject: str | None,
-    description: str,
-    about: Mapping[str, Json],
-) -> Upload:
+def why(upload: Upload) -> str:
+    """Say in a sentence how an upload stands."""
+    if upload.state is UploadState.PENDING:
+        return "waits for the next training"
+    if upload.state is UploadState.PROCESSING:
+        return f"run {upload.run} has it"
+    if upload.state is UploadState.INCORPORATED:
+        return f"its vote weighs {upload.weight or 0:.3g} in model {upload.model}"
+    return upload.error or "it could not be used"
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A file and what was said of it."""
+
+    file: Path
+    name: str
+    format: str
+    sha256: str
+    size: int
+    subject: str | None
+    description: str
+    about: Mapping[str, Json]
+
+
+def _taken(loop: Loop, sent: _Sent, place: Path, by: str) -> Upload:
     """Examine, store, write down; what was stored and could not be written down goes again."""
-    found = _examined(loop, file, place, name, format)
-    key = f"uploads/{loop.name}/{digest[:32]}"
+    found = _examined(loop, sent, place)
+    key = f"uploads/{loop.name}/{sent.sha256[:32]}"
     upload = Upload(
-        id=_id(loop, digest),
+        id=_id(loop, sent.sha256),
         loop=loop.name,
         state=UploadState.PENDING,
-        name=name,
-        format=format,
-        sha256=digest,
-        size=size,
+        name=sent.name,
+        format=sent.format,
+        sha256=sent.sha256,
+        size=sent.size,
         key=key,
-        subject=subject,
-        description=description,
+        subject=sent.subject,
+        description=sent.description,
         scores=found.scores,
-        details={**_told(found), **({"about": dict(about)} if about else {})},
+        details={**_told(found), **({"about": dict(sent.about)} if sent.about else {})},
     )
     _store(loop, key, place / "kept")
     try:
         return loop.ledger.add(upload, by=by, because=_sentence(found))
-    except Conflict:
-        if (known := _known(loop, digest)) is not None:
-            return known  # somebody sent it at the same time, and was faster; the files are the same
-        raise
     except BaseException:
+        if (known := _known(loop, sent.sha256)) is not None:
+            return known  # somebody sent it at the same time, and was faster; the files are the same
         with suppress(Exception):
             loop.store.delete(key)
         raise
 
 
-def _examined(loop: Loop, file: Path, place: Path, name: str, format: str) -> Examined:
+def _examined(loop: Loop, sent: _Sent, place: Path) -> Examined:
     """Examine a file, and lay down what is to be kept of it."""
     collect = loop.config.collect
-    original = place / "kept" / "original" / name
+    original = place / "kept" / "original" / sent.name
     original.parent.mkdir(parents=True)
-    shutil.copyfile(file, original)
+    shutil.copyfile(sent.file, original)
+    if _sha256(original) != sent.sha256:
+        raise InvalidInput("the file changed while it was read", field="model")
     limits = Limits(
         file_mb=collect.max_upload / 2**20,
         seconds=collect.upload_time.total_seconds(),
@@ -123,9 +136,8 @@ def _examined(loop: Loop, file: Path, place: Path, name: str, format: str) -> Ex
         ms_per_answer=collect.upload_latency_ms,
         rows=_ROWS,
     )
-    recipe = loop.config.recipe.model_dump()
-    out = place / "kept" / "model"
-    return examine(original, format=format, recipe=recipe, rows=_holdout(loop, place), out=out, limits=limits)
+    recipe, rows, out = loop.config.recipe.model_dump(), _holdout(loop, place), place / "kept" / "model"
+    return examine(original, format=sent.format, recipe=recipe, rows=rows, out=out, limits=limits)
 
 
 def _holdout(loop: Loop, place: Path) -> Path | None:
@@ -185,13 +197,23 @@ def _name(said: str) -> str:
     return kept[-100:] or "model"
 
 
+def formats() -> Mapping[str, str]:
+    """Say which plugin reads a file, by the ending of its name."""
+    found = {}
+    for plugin in plugins.names("formats"):
+        with suppress(MissingExtra):
+            found.update(dict.fromkeys(plugins.load("formats", plugin).suffixes, plugin))
+    return found
+
+
 def _format(name: str) -> str:
-    format = FORMATS.get(Path(name).suffix.lower())
+    known = formats()
+    format = known.get(Path(name).suffix.lower())
     if format is None:
         raise InvalidInput(
             f"{name} is of no kind that is known",
             field="model",
-            hint=f"Send a file whose name ends with one of: {', '.join(FORMATS)}",
+            hint=f"Send a file whose name ends with one of: {', '.join(sorted(known))}",
         )
     return format
 

@@ -137,7 +137,9 @@ def _probable(graph: Any) -> str:
     named = [name for name in floats if name in _LIKELY]
     if len(named or floats) != 1:
         raise InvalidInput(
-            "the model has no output of probabilities" if not floats else "which output holds probabilities is not clear",
+            "the model has no output of probabilities"
+            if not floats
+            else "which output holds probabilities is not clear",
             hint='Name the output "probabilities": (n, labels) of floats.',
         )
     return str((named or floats)[0])

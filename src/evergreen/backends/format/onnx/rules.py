@@ -12,34 +12,26 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from evergreen.core.errors import InvalidInput
 
+_GENERAL = """
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil Celu Clip
+Compress Concat Constant ConstantOfShape Conv Cos Cosh CumSum DepthToSpace Div Dropout Einsum Elu Equal Erf Exp Expand
+Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
+GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization
+LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg
+NonZero Not OneHot Or PRelu Pad Pow RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
+ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare RegexFullMatch Relu Reshape Resize Round ScatterElements
+ScatterND Selu Shape Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze
+StringConcat StringNormalizer StringSplit Sub Sum Tan Tanh TfIdfVectorizer ThresholdedRelu Tile TopK Transpose Trilu
+Unsqueeze Upsample Where Xor
+"""
+_LEARNT = """
+ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
+Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
+"""
 #: domain -> (oldest version, newest version, operators)
 OPERATORS: dict[str, tuple[int, int, frozenset[str]]] = {
-    "": (
-        7,
-        24,
-        frozenset(
-            "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike "
-            "Ceil Celu Clip Compress Concat Constant ConstantOfShape Conv Cos Cosh CumSum DepthToSpace Div Dropout "
-            "Einsum Elu Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm "
-            "GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax "
-            "Identity InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log "
-            "LogSoftmax MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or "
-            "PRelu Pad Pow RNN Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
-            "ReduceMin ReduceProd ReduceSum ReduceSumSquare RegexFullMatch Relu Reshape Resize Round Scatter "
-            "ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyLoss "
-            "Softplus Softsign SpaceToDepth Split Sqrt Squeeze StringConcat StringNormalizer StringSplit Sub Sum Tan "
-            "Tanh TfIdfVectorizer ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor".split()
-        ),
-    ),
-    "ai.onnx.ml": (
-        1,
-        5,
-        frozenset(
-            "ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier "
-            "LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble "
-            "TreeEnsembleClassifier TreeEnsembleRegressor ZipMap".split()
-        ),
-    ),
+    "": (7, 24, frozenset(_GENERAL.split())),
+    "ai.onnx.ml": (1, 5, frozenset(_LEARNT.split())),
     "com.microsoft": (1, 1, frozenset(["MurmurHash3", "Tokenizer"])),
 }
 #: Operators that make something large of a shape: operator -> which inputs say how large. They must be constants.
@@ -213,10 +205,8 @@ def sizes(model: Any) -> Any:
 def trees(node: Any, where: str) -> None:
     """Check that trees are trees: every child exists and has one parent, every leaf belongs to a node and a class.
 
-    Raises `InvalidInput`. `TreeEnsemble`, the newer form, is left to the runtime, which checks it.
+    Raises `InvalidInput`.
     """
-    if node.op_type == "TreeEnsemble":
-        return
     held = attributes(node)
     names = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids", "nodes_featureids")
     tree, own, yes, no, feature = (np.asarray(held.get(name, ()), dtype=np.int64) for name in names)
