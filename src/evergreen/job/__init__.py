@@ -148,13 +148,16 @@ class _Attempt:
         self.say("storing")
         key = f"evaluations/{ticket.run}/{ticket.mark}"
         (self.evaluation / "evidence.json").write_bytes(msgspec.json.encode(evidence))
-        self.store.put(ticket.out, self.out, self.moved("storing the model"))
-        self.store.put(key, self.evaluation)
+        stored = {
+            ticket.out: dict(self.store.put(ticket.out, self.out, self.moved("storing the model"))),
+            key: dict(self.store.put(key, self.evaluation)),
+        }
         details |= {
             "size_bytes": sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file()),
             "latency_ms": latency_ms,
             "n_holdout": len(rows),
             "evaluation": key,
+            "stored": stored,
             "environment": _environment(),
         }
         if self.champion_error:

@@ -23,13 +23,18 @@ from evergreen.job.folder import Beat, RunFolder
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the ticket in folder `argv[0]`; `argv[1]` is the descriptor of its lock, if that was inherited."""
+    """Train the ticket in folder `argv[0]`; `argv[1]` is the descriptor of its lock, if that was inherited.
+
+    `argv[2]`, if given, is that of a pipe: when its other end is closed, this ends.
+    """
     folder = RunFolder(Path(argv[0]).absolute())
     lock = int(argv[1]) if len(argv) > 1 else folder.take()
     if lock is None or not folder.begin():
         print(f"{folder.path.name} was begun before; an attempt is never trained twice", file=sys.stderr)
         return 1
     _keep(lock)
+    if len(argv) > 2:
+        threading.Thread(target=_leashed, args=(int(argv[2]),), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: _stop(folder))
     ticket = msgspec.json.decode(folder.ticket.read_bytes(), type=Ticket)
     if ticket.limit_s is not None:
@@ -81,13 +86,25 @@ def _stop(folder: RunFolder) -> NoReturn:
     os._exit(128 + signal.SIGTERM)
 
 
+def _leashed(pipe: int) -> NoReturn:
+    """End everything when whoever started this is gone."""
+    os.set_inheritable(pipe, False)
+    os.read(pipe, 1)
+    _end(128 + signal.SIGHUP)
+
+
+def _end(status: int) -> NoReturn:
+    """End this process and all that it started, now."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(status)
+
+
 def _watch(folder: RunFolder, limit_s: float) -> NoReturn:
     """End everything at the time limit, whatever the recipe is doing."""
     time.sleep(limit_s)
     folder.end(Progress("failed", error=f"The training took longer than {limit_s:g} s.", failure="time_limit"))
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(124)
+    _end(124)
 
 
 if __name__ == "__main__":

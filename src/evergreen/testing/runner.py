@@ -145,7 +145,7 @@ class RunnerContract:
         assert progress.details["size_bytes"] == 3
         assert progress.details["latency_ms"] >= 0
         assert progress.details["environment"]["python"]
-        store.get("models/r1/1", tmp_path / "artifact")
+        store.get(progress.artifact or "models/r1/1", tmp_path / "artifact")
         assert (tmp_path / "artifact" / "answer.json").read_text() == '"a"'
         evidence = self.evidence(store, progress, tmp_path)
         assert evidence == Evidence([f"holdout-{n}" for n in range(4)], {"accuracy": [1.0, 1.0, 1.0, 0.0]}, {})

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,8 @@ class ProcessOptions(PluginOptions):
     """Threads it may compute with; all cores but one if not set."""
     memory_mb: int | None = Field(None, ge=64)
     """Most memory it may ask for, in MiB of address space."""
+    leash: bool = False
+    """End the training when the process that started it ends, instead of outliving it."""
 
 
 class ProcessRunner:
@@ -129,6 +131,9 @@ class ProcessRunner:
 
     def _spawn(self, handle: str, folder: RunFolder, lock: int) -> None:
         command = [sys.executable, "-u", "-X", "faulthandler", "-m", "evergreen.job", str(folder.path), str(lock)]
+        # The child reads from the pipe until nobody holds the other end: until this process is gone.
+        leash = os.pipe() if self._options.leash else ()
+        command += [str(end) for end in leash[:1]]
         with folder.log.open("ab") as log:
             try:
                 child = subprocess.Popen(
@@ -138,17 +143,24 @@ class ProcessRunner:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(lock,),
+                    pass_fds=(lock, *leash[:1]),
                     start_new_session=True,
                 )
             except OSError as e:
+                for end in leash[1:]:
+                    os.close(end)
                 raise Unavailable(f"No process could be started to train in: {e}") from e
+            finally:
+                for end in leash[:1]:
+                    os.close(end)
         self._children[handle] = child
-        threading.Thread(target=self._await, args=(child,), name=f"await {handle}", daemon=True).start()
+        threading.Thread(target=self._await, args=(child, leash[1:]), name=f"await {handle}", daemon=True).start()
 
-    def _await(self, child: subprocess.Popen[bytes]) -> None:
+    def _await(self, child: subprocess.Popen[bytes], held: Sequence[int]) -> None:
         """Leave no zombie, and tell that something changed."""
         child.wait()
+        for end in held:
+            os.close(end)
         if self.on_change is not None:
             self.on_change()
 

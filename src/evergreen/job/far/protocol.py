@@ -298,6 +298,16 @@ def step_of(checkpoint: str) -> int:
     return int(parts[5]) if len(parts) == 6 and parts[4] == "checkpoints" and parts[5].isdecimal() else -1
 
 
+def number_of(claim: str) -> int:
+    """Return the number of a claim's key, 0 for any other key.
+
+    >>> number_of("jobs/r/claims/12.json"), number_of("jobs/r/job.json")
+    (12, 0)
+    """
+    parts = claim.removesuffix(".json").split("/")
+    return int(parts[3]) if len(parts) == 4 and parts[2] == "claims" and parts[3].isdecimal() else 0
+
+
 def checkpoints(keys: Sequence[str], marks: Sequence[str]) -> list[str]:
     """Pick, from a listing of a run, the checkpoints of these attempts: the farthest first, then the newest."""
     found = [key for key in keys if step_of(key) >= 0 and key.split("/")[3] in marks]

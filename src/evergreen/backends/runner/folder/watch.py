@@ -1,0 +1,344 @@
+"""One attempt as the app follows it through the folder: publish, choose a worker, listen, believe, or give up."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from evergreen.backends.runner.folder import sweep
+from evergreen.backends.runner.folder.book import Book, Row
+from evergreen.core.errors import Conflict, Corrupt, EvergreenError, NotFound
+from evergreen.core.ports import Progress, Store
+from evergreen.job.far import protocol
+from evergreen.job.far.protocol import Ack, Beat, Claim, Control, Grant, Job, Keys, Mode, Needs, Offer, Paper, Result
+
+#: A holder that is silent for so many leases is given up even if nobody else is there.
+_PATIENCE = 10
+#: So many checkpoints are named to whoever goes on.
+_RESUME = 4
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each looks and speaks, and what is asked of a worker."""
+
+    beat_s: float
+    poll_s: float
+    lease_s: float
+    staleness_s: float
+    mode: Mode
+    needs: Needs
+    keep: int
+
+    @property
+    def fresh_s(self) -> float:
+        """How long ago an offer's counter may have risen."""
+        return max(self.lease_s / 3, 3 * self.poll_s + self.staleness_s)
+
+
+class Watch:
+    """Follows one attempt. `look` does all there is to do now; it holds no lock, starts no thread and never sleeps.
+
+    What is decided is in the ledger before anything of it is in the folder, so that this may end between any two
+    lines: the next watch begins by publishing what the ledger says.
+    """
+
+    def __init__(
+        self,
+        handle: str,
+        book: Book,
+        store: Store,
+        pace: Pace,
+        *,
+        scratch: Path,
+        clock: Callable[[], float],
+        nonce: Callable[[], str],
+        changed: Callable[[], None],
+    ) -> None:
+        self.handle, self.pace = handle, pace
+        self.run, self._attempt = protocol.parse(handle)
+        self.progress = Progress("waiting", "looks into the folder")
+        self._keys = Keys(self.run)
+        self._book, self._store, self._scratch = book, store, scratch
+        self._clock, self._nonce, self._changed = clock, nonce, changed
+        self._published: dict[str, bytes] = {}
+        self._looked = clock()
+        self._forget()
+
+    def look(self) -> bool:
+        """Look once; True while there is more to see."""
+        if self._clock() - self._looked > self.pace.fresh_s:
+            self._forget()  # asleep or blind for a while: what was heard before says nothing of now
+        try:
+            more = self._look()
+        except (EvergreenError, OSError) as e:
+            if self.progress.state in ("waiting", "running"):
+                self.progress = replace(self.progress, phase=f"out of sight: {_said(e)}", left_s=None)
+            return True
+        self._looked = self._clock()
+        return more
+
+    def _forget(self) -> None:
+        """Begin to listen anew, on this machine's own clock."""
+        self._heard = self._clock()
+        self._counter = -1
+        self._listened = ""
+        self._refusal = ""
+        self._offers: dict[str, tuple[int, float | None]] = {}
+
+    def _look(self) -> bool:
+        row = self._book.row(self.run)
+        if row is None or row.ticket.attempt != self._attempt:
+            return False  # forgotten, or the next attempt's watch looks after it
+        self._publish(row)
+        if row.state:
+            return self._finish(row)
+        if self.pace.mode == "direct":
+            row = self._adopt(row)
+        if row.mark:
+            self._follow(row)
+        elif row.cancelled:
+            self._settle(row, Progress("cancelled", error="It was cancelled before a worker had it."))
+        elif self.pace.mode == "direct":
+            self.progress = Progress("waiting", "waits for a worker to take it")
+        else:
+            self._seek(row)
+        return True
+
+    # --- What the folder must say ---------------------------------------------------------------------------------
+
+    def _publish(self, row: Row) -> None:
+        """Write what follows from the row and was not written by this watch; the same row gives the same bytes."""
+        for key, paper in self._papers(row):
+            data = protocol.encode(paper)
+            if self._published.get(key) != data:
+                self._store.write(key, data)
+                self._published[key] = data
+
+    def _papers(self, row: Row) -> Sequence[tuple[str, Paper]]:
+        keys, pace = self._keys, self.pace
+        said: list[tuple[str, Paper]] = [
+            (keys.control(mark), Control(what="revoked", why="another attempt counts"))
+            for mark in row.marks
+            if mark != row.mark
+        ]
+        if row.closed:
+            ack = Ack(opening=row.opening, state=row.closed, mark=row.mark, why=row.why)
+            return [*said, (keys.ack, ack)]
+        if row.mark and row.cancelled:
+            said.append((keys.control(row.mark), Control(what="cancel", why="somebody asked to stop it")))
+        job = Job(
+            ticket=row.ticket,
+            opening=row.opening,
+            created=row.created,
+            lease_s=pace.lease_s,
+            beat_s=pace.beat_s,
+            poll_s=pace.poll_s,
+            mode=pace.mode,
+            needs=pace.needs,
+        )
+        said.append((keys.job, job))
+        if row.mark and pace.mode == "grant":
+            grant = Grant(ticket=row.held, opening=row.opening, worker=row.worker, boot=row.boot, resume=row.resume)
+            said.append((keys.grant(row.mark), grant))
+        return said
+
+    # --- Nobody has it --------------------------------------------------------------------------------------------
+
+    def _seek(self, row: Row) -> None:
+        """Give the job to a worker that is surely awake."""
+        fresh, seen, cannot = self._fresh_offers()
+        if not fresh:
+            phase = "waits for a worker"
+            if seen:
+                phase += f": {seen} offered, " + ("none lately" if not cannot else f"one cannot: {cannot}")
+            self.progress = Progress("waiting", phase)
+            return
+        offer = max(fresh, key=lambda offer: (offer.worker != row.worker, _lives(offer), offer.worker, offer.boot))
+        mark = f"{self._attempt}-{self._nonce()}"
+        found = self._store.list(self._keys.attempts) if row.kin else ()
+        given = msgspec.structs.replace(
+            row,
+            mark=mark,
+            worker=offer.worker,
+            boot=offer.boot,
+            marks=(*row.marks, mark),
+            kin=(*row.kin, mark),
+            resume=tuple(protocol.checkpoints(found, row.kin)[:_RESUME]),
+        )
+        if self._book.change(row, given):
+            self._listen(given)
+            self.progress = Progress("waiting", "given to a worker that has not begun yet", where=offer.machine.title)
+            self._publish(given)
+
+    def _fresh_offers(self) -> tuple[list[Offer], int, str]:
+        """Return offers whose counter this watch saw rise lately, how many there are in all, and why one cannot."""
+        now, cannot, seen = self._clock(), "", 0
+        fresh = []
+        for key in self._store.list(self._keys.offers):
+            offer = protocol.read(self._store, key, Offer)
+            if offer is None:
+                continue
+            seen += 1
+            counter, rose = self._offers.get(key, (offer.counter, None))
+            if offer.counter > counter:
+                counter, rose = offer.counter, now
+            self._offers[key] = (counter, rose)
+            lately = rose is not None and now - rose <= self.pace.fresh_s and offer.counter >= counter
+            lack = offer.cannot or offer.machine.lacks(self.pace.needs)
+            if lately and lack:
+                cannot = f"{lack} ({offer.machine.title or offer.worker})"
+            if lately and not lack and not offer.leaving and _lives(offer) > self.pace.beat_s + self.pace.poll_s:
+                fresh.append(offer)
+        return fresh, seen, cannot
+
+    def _adopt(self, row: Row) -> Row:
+        """Accept that a worker took the job by itself: the highest claim is the one that counts."""
+        newest = max(map(protocol.number_of, self._store.list(self._keys.claims)), default=0)
+        if newest <= row.newest:
+            return row
+        claim = protocol.read(self._store, self._keys.claim(newest), Claim)
+        if claim is None or claim.attempt != newest or not claim.nonce.isalnum():
+            return row
+        taken = msgspec.structs.replace(
+            row,
+            mark=claim.mark,
+            worker=claim.worker,
+            boot=claim.boot,
+            marks=(*row.marks, claim.mark),
+            kin=(*row.kin, claim.mark),
+        )
+        if not self._book.change(row, taken):
+            return self._book.row(self.run) or row
+        self._publish(taken)
+        return taken
+
+    # --- Somebody has it ------------------------------------------------------------------------------------------
+
+    def _listen(self, row: Row) -> None:
+        """Count the holder's silence from now on."""
+        self._heard, self._counter, self._listened, self._refusal = self._clock(), -1, row.mark, ""
+
+    def _follow(self, row: Row) -> None:
+        if self._listened != row.mark:
+            self._listen(row)
+        if self._believe(row):
+            return
+        beat = protocol.read(self._store, self._keys.beat(row.mark), Beat)
+        if beat is not None and beat.counter > self._counter:
+            self._counter, self._heard = beat.counter, self._clock()
+            self.progress = _running(beat)
+        silent_s = self._clock() - self._heard
+        if silent_s <= self.pace.lease_s:
+            return
+        if row.cancelled:
+            self._settle(row, Progress("cancelled", error="It was cancelled; its worker was gone.", where=self._where))
+        elif self.pace.mode == "grant" and (self._fresh_offers()[0] or silent_s > _PATIENCE * self.pace.lease_s):
+            why = self._refusal or f"nothing was heard of its worker for {silent_s:.0f} s"
+            self._settle(row, Progress("lost", error=why, failure="lost", where=self._where))
+        else:
+            said = self._refusal or f"silent for {silent_s:.0f} s; waiting for it or for another worker"
+            self.progress = replace(self.progress, state="running", phase=said, left_s=None)
+
+    @property
+    def _where(self) -> str:
+        return self.progress.where
+
+    def _believe(self, row: Row) -> bool:
+        """Take the holder's result, if there is one and it is whole; say whether the attempt has ended."""
+        result = protocol.read(self._store, self._keys.result(row.mark), Result)
+        if result is None or (result.mark, result.worker, result.boot) != (row.mark, row.worker, row.boot):
+            return False
+        if result.state == "done":
+            self.progress = replace(self.progress, state="running", phase="verifying the model", left_s=None)
+            refusal = self._verify(row, result)
+            if refusal:
+                if not self._refusal:
+                    self._heard = self._clock()  # from now on it has a lease's time to come through
+                self._refusal = refusal
+                self.progress = replace(self.progress, phase=refusal)
+                return False
+        elif self.pace.mode == "direct" and result.failure == "preempted" and not row.cancelled:
+            self._heard = self._clock()
+            self.progress = Progress("waiting", "handed over; waits for the next worker")
+            return True
+        progress = result.progress()
+        if row.cancelled and result.again:
+            progress = Progress("cancelled", error="It was cancelled.", where=result.where)
+        self._settle(row, progress)
+        return True
+
+    def _verify(self, row: Row, result: Result) -> str:
+        """Read all that a result names; say what is not as it says, empty if all is well."""
+        evaluation = self._keys.evaluation(row.mark)
+        if (result.artifact, result.evaluation) != (row.held.out, evaluation):
+            return "the result names a place that was not given to it"
+        for key, files in ((row.held.out, result.files), (evaluation, result.evaluation_files)):
+            folder = self._scratch / f"{row.mark}-{self._nonce()}"
+            try:
+                self._store.get(key, folder)
+                if not files or _digests(folder) != dict(files):
+                    return f"{key} is not what the result says it is"
+            except (NotFound, Corrupt, Conflict) as e:
+                return f"the result is there, its files are not yet: {e}"
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        return ""
+
+    # --- It has ended ---------------------------------------------------------------------------------------------
+
+    def _settle(self, row: Row, progress: Progress) -> None:
+        """Write down, once, how the attempt ended; then say so in the folder."""
+        again = progress.state == "lost" or progress.failure in ("lost", "preempted")
+        ended = msgspec.structs.replace(
+            row,
+            state=progress.state,
+            why=progress.error[:500],
+            mark="" if again else row.mark,
+            closed="" if again else progress.state,
+        )
+        if self._book.change(row, ended, progress):
+            self.progress = progress
+            self._changed()
+            self._publish(ended)
+
+    def _finish(self, row: Row) -> bool:
+        """See to it that nobody works on in vain, and that nothing is left lying about."""
+        self.progress = self._book.outcome(self.handle) or self.progress
+        if not row.closed:
+            over = self._book.over(self.run)
+            if over is not None:
+                self._book.change(row, msgspec.structs.replace(row, closed=over))
+            return True
+        if not row.tidy:
+            sweep.tidy(self._store, row)
+            self._book.change(row, msgspec.structs.replace(row, tidy=True))
+        sweep.prune(self._store, self._book, self.pace.keep)
+        return False
+
+
+def _running(beat: Beat) -> Progress:
+    return Progress("running", beat.phase, beat.step, beat.total, beat.metrics, where=beat.where, left_s=beat.left_s)
+
+
+def _lives(offer: Offer) -> float:
+    return float("inf") if offer.lives_s is None else offer.lives_s
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return {file: sha256} of what lies in a folder."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _said(e: Exception) -> str:
+    return str(e) if isinstance(e, EvergreenError) else f"{type(e).__name__}: {e}"
