@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,15 @@ from typing import Any
 import evergreen
 from evergreen import engine
 from evergreen.core.loop import Loop
-from evergreen.core.records import Run
+from evergreen.core.recipe import Job
+from evergreen.core.records import Json, Run
 from evergreen.stages import collect
+from evergreen.testing.runner import Majority
 
 TOML = """
 {ledger}
 [loops.intent]
-recipe = {{ use = "evergreen.testing.runner:Majority"{recipe} }}
+recipe = {{ use = "{use}"{recipe} }}
 runner = {{ use = "{runner}" }}
 [loops.intent.collect]
 consent = false
@@ -33,6 +35,22 @@ steps = [1.0]
 hold = "0s"
 {rollout}
 """
+
+
+class Phone(Majority):
+    """Leaves a file for phones, too, and tells of two models from devices."""
+
+    def train(self, job: Job) -> Mapping[str, Json]:
+        """Count labels; lay the answer down once more."""
+        details = super().train(job)
+        (job.out / "exports").mkdir()
+        (job.out / "exports" / "intent.mlmodel").write_bytes(b"CoreML " + (job.out / "answer.json").read_bytes())
+        (job.out / "exports" / "intent.onnx").write_bytes(b"ONNX")
+        return {
+            **details,
+            "exports": [{"file": "intent.mlmodel", "format": "coreml", "agree": 1.0, "rows": 12}],
+            "uploads": {"u1": {"weight": 0.4, "why": "it helped"}, "u2": {"weight": 0.0, "why": "no help | at all"}},
+        }
 
 
 class Time:
@@ -52,7 +70,14 @@ class Time:
 def opened(home: Path, time: Time, *, ledger: str = "memory", **changes: str) -> Iterator[Loop]:
     """Open the loop in a folder."""
     home.mkdir(parents=True, exist_ok=True)
-    given = {"recipe": "", "runner": "inline", "trigger": "auto = false", "rollout": "", **changes}
+    given = {
+        "use": "evergreen.testing.runner:Majority",
+        "recipe": "",
+        "runner": "inline",
+        "trigger": "auto = false",
+        "rollout": "",
+        **changes,
+    }
     (home / "evergreen.toml").write_text(TOML.format(ledger=f'ledger = {{ use = "{ledger}" }}', **given))
     project = evergreen.open(home / "evergreen.toml")
     project.ledger._clock = time  # type: ignore[attr-defined]
