@@ -41,6 +41,9 @@ def build(serving: Serving) -> ASGIApp:
     return Hot(Edge(app, serving, frozenset(path for _, path in claims)), serving, claims)
 
 
-def _explained(_: Request, exc: Any) -> Response:
+def _explained(request: Request, exc: Any) -> Response:
     status, body, headers = explain(exc)
+    if (tell := request.app.state.serving.voice(request.url.path)) is not None:
+        status, said = tell(exc)
+        return Response(said, status, headers, "application/json")
     return JSONResponse(body, status, headers)

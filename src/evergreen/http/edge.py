@@ -68,6 +68,10 @@ class Edge:
             fits(headers.get(b"content-length"), limit)
         except EvergreenError as e:
             status, body, head = answer(e)
+            if (tell := self._serving.voice(scope["path"])) is not None:
+                status, body = tell(e)
+                head = [(name, value) for name, value in head if name != b"content-length"]
+                head.append((b"content-length", b"%d" % len(body)))
             await _send(send, status, head + extra, body)
             return
         # What the handler of unexpected errors has logged and answered comes out here once more.

@@ -73,6 +73,8 @@ class Serving:
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
+        #: How errors are told below paths of doors, also before a door is asked: beginning of the path -> (status, JSON).
+        self.voices: dict[str, Callable[[Exception], tuple[int, bytes]]] = {}
         #: Loops whose models could not be brought up to date, and why.
         self.troubles: dict[str, str] = {}
         #: Set when the server is to end: whoever keeps a connection open should close it.
@@ -84,6 +86,10 @@ class Serving:
     def loop(self, name: str) -> Loop:
         """Return a loop, or raise `NotFound` that lists them."""
         return self.project.loop(name)
+
+    def voice(self, path: str) -> Callable[[Exception], tuple[int, bytes]] | None:
+        """Return how errors of a path are told, where a door has its own way."""
+        return next((tell for beginning, tell in self.voices.items() if path.startswith(beginning)), None)
 
     # Life
 

@@ -20,10 +20,9 @@ from evergreen.core.states import OPEN_RUNS, RunState, UploadState
 from evergreen.http import api
 from evergreen.http.auth import Role
 from evergreen.http.errors import decode, explain
-from evergreen.templates.backdoor import interactions, jobs, phone, publishing, versions
+from evergreen.templates.backdoor import interactions, jobs, phone, publishing, uploading, versions
 from evergreen.templates.backdoor.interactions import FEW_DEVICES, Census, pseudonym
 from evergreen.templates.backdoor.keys import pseudonym_key
-from evergreen.templates.backdoor.uploading import Uploading
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -45,7 +44,8 @@ class Answers:
         self._url = url.rstrip("/")
         self._key = pseudonym_key(self._loop.state)
         self._census = Census()
-        self._uploading = Uploading(serving, self._loop, self._key)
+        serving.voices["/api/ai/"] = told
+        self._uploading = uploading.Uploading(serving, self._loop, self._key)
 
     def hot(self) -> Mapping[tuple[str, str], Claim]:
         """Return what is asked often."""
@@ -56,7 +56,7 @@ class Answers:
     def routes(self) -> list[BaseRoute]:
         """Return the rest."""
         table: list[tuple[str, str, Callable[[Request], Awaitable[Any]], Role]] = [
-            ("POST", "/api/ai/upload-model", self.upload_model, Role.APP),
+            ("POST", uploading.PATH, self.upload_model, Role.APP),
             ("GET", "/api/ai/uploads", self._uploading.listing, Role.APP),
             ("GET", "/api/ai/uploads/{id}", self._uploading.one, Role.APP),
             ("GET", "/api/ai/latest-model", self.latest_model, Role.APP),
@@ -72,15 +72,15 @@ class Answers:
 
     async def learn(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
         """Store interactions, all or none; answered once they are safe on disk."""
-        batch, told = interactions.read(decode(body))
+        batch, sent = interactions.read(decode(body))
         await self._serving.run(self._census.read, self._loop)
         by_device = self._census.devices >= FEW_DEVICES
         device = pseudonym(self._key, batch.deviceId)
         made = []
-        for first in range(0, len(told), _FEW):
+        for first in range(0, len(sent), _FEW):
             if first:
                 await asyncio.sleep(0)
-            part = told[first : first + _FEW]
+            part = sent[first : first + _FEW]
             made += interactions.samples(self._loop, batch, part, device=device, first=first, by_device=by_device)
         fresh = sum(await self._serving.store(self._loop.name, made)) if made else 0
         known = len(made) - fresh
@@ -90,9 +90,9 @@ class Answers:
         return 200, _encoded({"success": True, "message": message, **newest})
 
     def _refuse(self, exc: Exception) -> tuple[int, bytes]:
-        status, said = refusal(exc)
+        status, said = told(exc)
         self._meter.requests["learn", status] += 1
-        return status, _encoded(said)
+        return status, said
 
     def _newest(self, root: str) -> dict[str, Json]:
         """Name the version that phones should run, and where it is; nulls while there is none."""
@@ -222,6 +222,12 @@ def refusal(exc: Exception) -> tuple[int, dict[str, Any]]:
     if error["field"] and error["field"] not in said:
         said = f"{error['field']}: {said}"
     return status, {"success": False, "error": said, "message": said, "field": error["field"], "code": error["code"]}
+
+
+def told(exc: Exception) -> tuple[int, bytes]:
+    """Say the same as bytes."""
+    status, said = refusal(exc)
+    return status, _encoded(said)
 
 
 def wish(body: bytes) -> tuple[str, bool]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from evergreen import engine
@@ -16,13 +12,15 @@ from evergreen.core.errors import InvalidInput, NotFound, Refused
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Upload
 from evergreen.http.auth import Role
+from evergreen.http.uploads import Form, form, room
+from evergreen.stages import collect
 from evergreen.templates.backdoor.interactions import pseudonym
 
 if TYPE_CHECKING:
     from evergreen.http.serving import Serving
 
-#: Uploads in a listing, and longest description in characters.
-_LISTED, _LONGEST = 200, 2000
+#: Where phones send models, and how many uploads are listed.
+PATH, _LISTED = "/api/ai/upload-model", 200
 
 
 class Uploading:
@@ -32,34 +30,27 @@ class Uploading:
         self._serving = serving
         self._loop = loop
         self._key = key
+        serving.roomy[PATH] = room(loop)
 
     async def receive(self, request: Request) -> Upload:
-        """Take the file in. Raises `InvalidInput` with the reason for one that is refused."""
-        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise InvalidInput(
-                "the request is no multipart form", field="model", hint="Send model, deviceId, appVersion, description."
-            )
-        async with request.form(max_files=1, max_fields=20) as form:
-            file = form.get("model")
-            if not isinstance(file, UploadFile) or not file.filename:
-                raise InvalidInput("there is no file", field="model", hint="Send a .mlmodel or .onnx as `model`.")
-            device, description = _text(form, "deviceId", 200), _text(form, "description", _LONGEST)
+        """Take the file in, once it was examined. Raises `InvalidInput` with the reason for one that is refused.
+
+        Of the device its pseudonym is kept, of the app its version.
+        """
+        async with self._serving.examinations.place() as turn, form(request, self._loop.state, "model") as sent, turn:
+            device = _field(sent, "deviceId", 200)
             if not device:
                 raise InvalidInput("deviceId is missing", field="deviceId")
-            about = {"app_version": _text(form, "appVersion", 200)}
-            return await self._serving.run(self._receive, file, pseudonym(self._key, device), description, about)
-
-    def _receive(self, file: UploadFile, subject: str, description: str, about: Mapping[str, Json]) -> Upload:
-        """Lay the file down and let it be checked (blocking)."""
-        work = self._loop.state / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        name = Path(str(file.filename)).name
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=work) as folder:
-            path = Path(folder) / f"model{Path(name).suffix.lower()}"
-            with path.open("wb") as out:
-                shutil.copyfileobj(file.file, out)
-            return engine.receive(
-                self._loop, path, name=name, by="phone", subject=subject, description=description, about=about
+            version = _field(sent, "appVersion", 200)
+            return await self._serving.act(
+                engine.receive,
+                self._loop,
+                sent.path,
+                name=sent.name,
+                by="phone",
+                subject=pseudonym(self._key, device),
+                description=_field(sent, "description", 2000),
+                about={"app_version": version} if version else None,
             )
 
     async def listing(self, request: Request) -> tuple[int, Any]:
@@ -89,7 +80,7 @@ def described(uploads: Sequence[Upload]) -> list[dict[str, Json]]:
             "format": upload.format,
             "size": upload.size,
             "status": upload.state.value,
-            "why": upload.error,
+            "why": collect.why(upload) or None,
             "weight": upload.weight,
             "description": upload.description,
             "scores": dict(upload.scores),
@@ -99,8 +90,8 @@ def described(uploads: Sequence[Upload]) -> list[dict[str, Json]]:
     ]
 
 
-def _text(form: FormData, name: str, most: int) -> str:
-    value = form.get(name, "")
-    if not isinstance(value, str) or len(value) > most or "\0" in value:
+def _field(sent: Form, name: str, most: int) -> str:
+    value = sent.fields.get(name, "").strip()
+    if len(value) > most or "\0" in value:
         raise InvalidInput(f"{name} is not a text of at most {most} characters without NUL", field=name)
-    return value.strip()
+    return value
