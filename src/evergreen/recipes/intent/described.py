@@ -36,12 +36,12 @@ class Tree:
     right: Any
     feature: Any
     threshold: Any  #: float32
-    votes: Any  #: (nodes, labels) of float64: shares at the leaves, already divided by the number of trees
+    votes: Any  #: (nodes, labels) of float64: shares of the labels; rounded so that 32-bit sums over trees are exact
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Scores are the votes of the trees, which add up to 1."""
+    """Scores are the votes of the leaves that a row comes to, added up and divided by the number of trees."""
 
     trees: Sequence[Tree]
 
@@ -50,8 +50,8 @@ class Forest:
 class Described:
     """Everything that answers are made of.
 
-    Features of a text: counts × `idf` (float64 arithmetic on 32-bit factors), divided by their L2 norm over all names;
-    no known name at all gives zeros. `labels` get scores from `model`. The label `outside` has the constant score
+    Features of a text: counts × `idf` (64-bit arithmetic on 32-bit factors), divided by their L2 norm over all names;
+    no known name at all gives zeros. A forest reads them as 32-bit floats. `labels` get scores from `model`. The label `outside` has the constant score
     `limit`, so a text is out of scope exactly if no label scores as high as that. The answer is the label with the
     highest score, the first of equals. Probabilities are softmax(scores / temperature), of a forest
     softmax(log(votes + LEAST_VOTE) / temperature); they never change which label is highest.

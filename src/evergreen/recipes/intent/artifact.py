@@ -1,0 +1,79 @@
+"""What a training leaves: the graph, the vocabulary for phones, the models that vote, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+
+from evergreen.core.errors import JobFailed
+from evergreen.core.recipe import Job, Recipe
+from evergreen.core.records import Json
+from evergreen.recipes.intent import graph, predictor, prove, words
+from evergreen.recipes.intent.described import Described
+from evergreen.recipes.intent.options import IntentOptions
+from evergreen.recipes.intent.training import Fitted
+
+
+def write(recipe: Recipe, fitted: Fitted, job: Job, started: float) -> Mapping[str, Json]:
+    """Write everything into `job.out` and return the details. Raises `JobFailed` if the graph decides otherwise."""
+    options: IntentOptions = recipe.options
+    described = fitted.described
+    job.report("export", 0, 2, {})
+    graph.write(described, job.out / predictor.GRAPH)
+    opened = predictor.Graph(predictor.session((job.out / predictor.GRAPH).read_bytes()), described.answers)
+    proved = prove.prove(fitted, opened, job.seed)
+    opened.close()
+    job.report("export", 1, 2, {})
+    _vocabulary(described, job.out / predictor.FEATURES)
+    members: list[Json] = []
+    details: dict[str, Json] = {**fitted.details, "onnx_identical": True, "decisions_compared": proved}
+    _coreml(options, described, job.out / "exports")
+    details["seconds"] = round(perf_counter() - started, 2)
+    predictor.write_manifest(
+        job.out,
+        {
+            "base": list(described.answers),
+            "answers": list(described.answers),
+            "outside": described.outside if described.limit is not None else None,
+            "members": members,
+            "options": options.model_dump(mode="json"),
+            "details": details,
+            "versions": {name: version(name) for name in ("scikit-learn", "onnx", "onnxruntime", "numpy")},
+        },
+    )
+    job.report("export", 2, 2, {})
+    return details
+
+
+def _vocabulary(described: Described, path: Path) -> None:
+    """Write what a phone needs to count as we do."""
+    content = {
+        "names": list(described.names),
+        "idf": [float(factor) for factor in described.idf],
+        "lower": True,
+        "pattern": words.PATTERN,
+        "norm": "l2",
+    }
+    path.write_bytes(msgspec.json.encode(content) + b"\n")
+
+
+def _coreml(options: IntentOptions, described: Described, folder: Path) -> None:
+    wanted = str(options.coreml).lower()
+    there = find_spec("coremltools") is not None and find_spec("evergreen.recipes.intent.coreml") is not None
+    if wanted == "false" or (wanted == "auto" and not there):
+        return
+    if not there:
+        raise JobFailed(
+            "coreml = true, but coremltools is not installed",
+            kind="configuration",
+            hint="Install evergreen-ml[coreml].",
+        )
+    from evergreen.recipes.intent import coreml
+
+    folder.mkdir(exist_ok=True)
+    coreml.write(folder / "intent.mlmodel", described)
