@@ -175,5 +175,5 @@ def test_without_their_package_the_error_names_what_there_is(tmp_path: Path) -> 
     (tmp_path / "evergreen.toml").write_text(PROJECT)
     said = command(tmp_path, "status")
     assert said.code == 2
-    assert 'no store "attic"; there are: local' in said.err
+    assert 'no store "attic"; there are: dropbox, gdrive, local, s3' in said.err
     assert "install the package that brings it" in said.err
