@@ -96,10 +96,12 @@ def test_phases_come_in_order_and_the_recipe_reports_between(
     work(ticket, store, seen.append, tmp_path / "work")
     assert list(dict.fromkeys(progress.phase for progress in seen)) == [
         "fetching",
+        "fetching the dataset",
         "training",
         "epochs",
         "scoring",
         "storing",
+        "storing the model",
     ]
     assert next(p for p in seen if p.phase == "epochs") == Progress("running", "epochs", 1, 2, {"loss": 0.5})
 

@@ -59,13 +59,22 @@ def status(
     print(f"server: {running.get('url', 'running')} (pid {running['pid']})" if running else "server: not running")
 
 
+def _far(run: dict[str, Any]) -> str:
+    """Say where a training runs, how long it still takes and when it was last heard of."""
+    from evergreen.job.far.news import span
+
+    where = f" on {run['where']}" if run["where"] else ""
+    left = f", about {span(run['left_s'])} left" if run["left_s"] else ""
+    return where + left + (f", heard {terminal.ago(run['heard'])}" if run["heard"] else "")
+
+
 def _line(s: dict[str, Any]) -> list[Any]:
     champion, run, rollout, samples = s["champion"], s["run"], s["rollout"], s["samples"]
     scores = ", ".join(f"{k} {terminal.figure(v)}" for k, v in list(champion["scores"].items())[:2]) if champion else ""
     training = "–"
     if run:
         counted = f" {run['step']}/{run['total']}" if run["total"] else ""
-        training = f"{run['state']} {run['phase']}{counted}".replace("  ", " ")
+        training = f"{run['state']} {run['phase']}{counted}{_far(run)}".replace("  ", " ")
     return [
         s["loop"],
         f"v{champion['version']}, since {terminal.ago(champion['since'])}" if champion else "none yet",

@@ -274,6 +274,7 @@ class Progress:
     artifact: str | None = None  #: store key of the model, when done; `ticket.out` if not set
     where: str = ""  #: the machine, for people: "colab-7f2 (Tesla T4)"
     left_s: float | None = None  #: how long it may still take, seconds
+    heard_s: float | None = None  #: how long ago the machine was last heard of, where that is not now
 
 
 class Runner(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 from markupsafe import Markup
@@ -42,6 +43,9 @@ class Working:
     total: int
     share: float | None  #: 0 to 1; None while nobody knows
     elapsed: str
+    where: str  #: the machine, where it is another
+    left: str
+    heard: str
     why: str
     by: str
     metrics: Sequence[tuple[str, str]]
@@ -206,11 +210,19 @@ def working(facts: Facts) -> Working | None:
         total=total,
         share=share,
         elapsed=words.span(facts.now - since) if since else "",
+        where=words.cut(str(run.progress.get("where") or ""), 60) if running else "",
+        left=words.span(float(run.progress.get("left_s") or 0)) if running and run.progress.get("left_s") else "",
+        heard=_heard(run, facts) if running else "",
         why=run.why,
         by=run.by,
         metrics=[(words.metric(str(k)), f"{v:,.4g}") for k, v in (metrics or {}).items() if isinstance(v, int | float)],
         said=_training(run, facts, share),
     )
+
+
+def _heard(run: Run, facts: Facts) -> str:
+    heard = run.progress.get("heard")
+    return words.span(max(timedelta(0), facts.now - datetime.fromisoformat(heard))) if heard else ""
 
 
 def _training(run: Run, facts: Facts, share: float | None) -> str:

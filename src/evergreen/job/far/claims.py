@@ -44,6 +44,8 @@ class Claims:
     def take(self, found: OpenJob) -> Work | None:
         """Claim a job that nobody has, or whose holder is gone; None if it is not to be had."""
         job, keys = found.job, found.keys
+        if not self._store.exclusive:
+            return None
         newest = max((n for key in found.listed if (n := protocol.number_of(key)) > 0), default=0)
         last = protocol.read(self._store, keys.claim(newest), Claim) if newest else None
         if newest and (last is None or not (self._mine(keys, last) or self._vacant(found, last))):

@@ -84,6 +84,9 @@ def _run(run: Run | None) -> dict[str, Any] | None:
         "step": progress.get("step", 0),
         "total": progress.get("total", 0),
         "metrics": progress.get("metrics", {}),
+        "where": progress.get("where"),
+        "left_s": progress.get("left_s"),
+        "heard": progress.get("heard"),
     }
 
 

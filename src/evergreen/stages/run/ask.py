@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evergreen.core import plugins
 from evergreen.core.config import Use
-from evergreen.core.errors import AlreadyWaiting, ConfigError, InvalidInput, NotFound, Refused
+from evergreen.core.errors import AlreadyWaiting, ConfigError, Conflict, InvalidInput, NotFound, Refused
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Run
 from evergreen.core.states import OPEN_RUNS, RunState
@@ -57,12 +57,14 @@ def ask(
 
 
 def cancel(loop: Loop, *, by: str, why: str) -> Run:
-    """Stop the training that waits or runs. Raises `NotFound` if there is none."""
+    """Stop the training that waits or runs. Raises `NotFound` if there is none, `Conflict` if it is done."""
     run = loop.ledger.last(Run, loop.name, *OPEN_RUNS)
     if run is None:
         raise NotFound(f"no training of {loop.name} waits or runs")
     if run.state is RunState.RUNNING and run.handle is not None:
         loop.runner.cancel(run.handle)  # the next poll sees it end and moves it
+        if loop.runner.poll(run.handle).state == "done":
+            raise Conflict(f"the training of {loop.name} has just ended; there is nothing left to stop")
         loop.ledger.note(loop.name, "cancel asked", by=by, because=why)
         return run
     with loop.ledger.together():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evergreen.core.errors import AlreadyWaiting, EvergreenError, Stale, Unavailable
@@ -15,6 +16,8 @@ from evergreen.stages.run import uploads
 
 #: More attempts than any training needs, handed over from session to session.
 _ATTEMPTS = 100
+#: How exactly it is written down when a worker was last heard of, seconds.
+_HEARD_S = 10.0
 
 
 def queue(loop: Loop, data: Dataset | str, run: Run) -> None:
@@ -89,7 +92,7 @@ def poll(loop: Loop) -> None:
         return
     news = _news(loop, run.handle)
     if news.state in ("running", "waiting"):
-        _show(loop, run, _figures(news))
+        _show(loop, run, _figures(loop, news))
     elif news.state == "done":
         _succeed(loop, run, news)
     elif news.state == "lost" or news.failure in ("lost", "preempted"):
@@ -103,10 +106,22 @@ def poll(loop: Loop) -> None:
         _fail(loop, run, f"{error.rstrip('.')}. Try: {hint}" if hint else error, news.failure or "user_code")
 
 
-def _figures(news: Progress) -> dict[str, Json]:
+def _figures(loop: Loop, news: Progress) -> dict[str, Json]:
     """Return what people are shown of a run under way."""
-    figures = {"phase": news.phase, "step": news.step, "total": news.total, "metrics": dict(news.metrics)}
-    return figures | ({"where": news.where} if news.where else {}) | ({"left_s": news.left_s} if news.left_s else {})
+    figures: dict[str, Json] = {
+        "phase": news.phase,
+        "step": news.step,
+        "total": news.total,
+        "metrics": dict(news.metrics),
+    }
+    if news.where:
+        figures["where"] = news.where
+    if news.left_s is not None:
+        figures["left_s"] = news.left_s
+    if news.heard_s is not None:  # in steps, so that not every turn has something new to write down
+        heard = (loop.now() - timedelta(seconds=news.heard_s)).timestamp() // _HEARD_S * _HEARD_S
+        figures["heard"] = datetime.fromtimestamp(heard, UTC).isoformat()
+    return figures
 
 
 def _news(loop: Loop, handle: str) -> Progress:

@@ -111,7 +111,7 @@ class FolderRunner:
         row = self._book.row(run)
         if row is None or row.ticket.attempt != attempt:
             return Progress("lost", error="This attempt is not known, or another took its place.", failure="lost")
-        return self._watch(handle).progress
+        return self._watch(handle).news
 
     def cancel(self, handle: str) -> None:
         """Ask the worker, if there is one, to stop."""

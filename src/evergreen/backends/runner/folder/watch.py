@@ -62,13 +62,20 @@ class Watch:
     ) -> None:
         self.handle, self.pace = handle, pace
         self.run, self._attempt = protocol.parse(handle)
-        self.progress = Progress("waiting", "looks into the folder")
+        self.progress = Progress("waiting", "waiting for the first look into the folder")
         self._keys = Keys(self.run)
         self._book, self._store, self._scratch = book, store, scratch
         self._clock, self._nonce, self._changed = clock, nonce, changed
         self._published: dict[str, bytes] = {}
         self._looked = clock()
         self._forget()
+
+    @property
+    def news(self) -> Progress:
+        """Return what the last look showed."""
+        if self.progress.state != "running":
+            return self.progress
+        return replace(self.progress, heard_s=self._clock() - self._heard)
 
     def look(self) -> bool:
         """Look once; True while there is more to see."""
@@ -105,7 +112,7 @@ class Watch:
         elif row.cancelled:
             self._settle(row, Progress("cancelled", error="It was cancelled before a worker had it."))
         elif self.pace.mode == "direct":
-            self.progress = Progress("waiting", "waits for a worker to take it")
+            self.progress = Progress("waiting", "waiting for a worker to take it")
         else:
             self._seek(row)
         return True
@@ -154,7 +161,7 @@ class Watch:
         """Give the job to a worker that is surely awake."""
         fresh, seen, cannot = self._fresh_offers()
         if not fresh:
-            phase = "waits for a worker"
+            phase = "waiting for a worker"
             if seen:
                 phase += f": {seen} offered, " + ("none lately" if not cannot else f"one cannot: {cannot}")
             self.progress = Progress("waiting", phase)
@@ -173,7 +180,7 @@ class Watch:
         )
         if self._book.change(row, given):
             self._listen(given)
-            self.progress = Progress("waiting", "given to a worker that has not begun yet", where=offer.machine.title)
+            self.progress = Progress("waiting", "waiting for the chosen worker to begin", where=offer.machine.title)
             self._publish(given)
 
     def _fresh_offers(self) -> tuple[list[Offer], int, str]:
@@ -254,6 +261,9 @@ class Watch:
         result = protocol.read(self._store, self._keys.result(row.mark), Result)
         if result is None or (result.mark, result.worker, result.boot) != (row.mark, row.worker, row.boot):
             return False
+        if row.cancelled:
+            self._settle(row, Progress("cancelled", error="It was cancelled.", where=result.where))
+            return True
         if result.state == "done":
             self.progress = replace(self.progress, state="running", phase="verifying the model", left_s=None)
             refusal = self._verify(row, result)
@@ -263,14 +273,11 @@ class Watch:
                 self._refusal = refusal
                 self.progress = replace(self.progress, phase=refusal)
                 return False
-        elif self.pace.mode == "direct" and result.failure == "preempted" and not row.cancelled:
+        elif self.pace.mode == "direct" and result.failure == "preempted":
             self._heard = self._clock()
-            self.progress = Progress("waiting", "handed over; waits for the next worker")
+            self.progress = Progress("waiting", "waiting for the next worker: it was handed over")
             return True
-        progress = result.progress()
-        if row.cancelled and result.again:
-            progress = Progress("cancelled", error="It was cancelled.", where=result.where)
-        self._settle(row, progress)
+        self._settle(row, result.progress())
         return True
 
     def _verify(self, row: Row, result: Result) -> str:
