@@ -29,6 +29,7 @@ from fake_server import Content, FakeServer, Fault, Reply, Request, adjust, argu
 
 CLIENT, SECRET, REFRESH = "client-id", "client-secret", "refresh-token"
 ACCOUNT = "worker@project.iam.gserviceaccount.com"
+ROOT = "0AROOT"
 FOLDER = "application/vnd.google-apps.folder"
 _UNIT = 256 * 1024
 _ALWAYS = {"alt", "fields", "prettyPrint", "uploadType", "upload_id", "supportsAllDrives"}
@@ -217,7 +218,7 @@ class FakeDrive(FakeServer):
 
     def _get(self, request: Request, id: str) -> Reply:
         if id == "root":
-            return Reply.json(200, {"id": "0AROOT", "mimeType": FOLDER, "trashed": False})
+            return Reply.json(200, {"id": ROOT, "mimeType": FOLDER, "trashed": False})
         file = self._find(id)
         if request.query.get("alt") != "media":
             return self._show(file, request)
@@ -246,7 +247,7 @@ class FakeDrive(FakeServer):
         if unknown := set(said) - _WRITABLE:
             raise Refuse(400, "invalid", f"Unknown or read-only fields {sorted(unknown)}")
         for parent in said.get("parents", []):
-            if parent != "root" and self._find(parent).kind != FOLDER:
+            if parent not in ("root", ROOT) and self._find(parent).kind != FOLDER:
                 raise Refuse(403, "parentNotAFolder", "The specified parent is not a folder.")
         if len(said.get("parents", [])) > 1 or (id is not None and "parents" in said):
             raise Refuse(400, "invalid", "A file has one parent, moved with addParents and removeParents.")
@@ -266,7 +267,7 @@ class FakeDrive(FakeServer):
             if content is None and kind != FOLDER:
                 content = self.content()
             made = said.get("id") or f"1{uuid4().hex}"
-            parents = said.get("parents") or ["root"]
+            parents = [ROOT if parent == "root" else parent for parent in said.get("parents", ["root"])]
             file = File(made, said.get("name", "Untitled"), kind, parents, content, at, at, time.monotonic())
             file.properties = dict(said.get("properties", {}))
             self.files[made] = file
@@ -358,7 +359,7 @@ class FakeDrive(FakeServer):
     def _search(self, query: str) -> list[str]:
         """Search as Drive does: what is new is not found yet, and what was deleted still is."""
         try:
-            test = parse(query)
+            test = parse(query.replace("'root'", f"'{ROOT}'"))
         except NotAQuery as e:
             raise Refuse(400, "invalid", f"Invalid Value: {e}") from e
         young = time.monotonic() - self.lag_s
