@@ -15,6 +15,7 @@ import msgspec
 from pydantic import Field
 
 from evergreen.backends.runner.folder.book import Book, Row
+from evergreen.backends.runner.folder.wake import Waker
 from evergreen.backends.runner.folder.watch import Pace, Watch
 from evergreen.core.config import Duration
 from evergreen.core.errors import ConfigError
@@ -57,6 +58,10 @@ class FolderOptions(PluginOptions):
     """Does the app choose the worker, or (for an app that may be asleep) does a worker help itself?"""
     needs: NeedsOptions = NeedsOptions()
     """What a worker's machine must have."""
+    wake: tuple[str, ...] = ()
+    """Command that brings a worker, started when a training waits and none is there; it finds EVERGREEN_STORE set."""
+    wake_every: Duration = timedelta(minutes=30)
+    """Time between two starts of that command."""
     keep: int = Field(20, ge=0)
     """So many ended runs stay readable in the folder."""
 
@@ -72,8 +77,8 @@ class FolderRunner:
         *,
         ledger: Ledger,
         store: Store,
-        store_use: Mapping[str, Any],  # noqa: ARG002  each worker is told by its own command line
-        home: Path,  # noqa: ARG002
+        store_use: Mapping[str, Any],
+        home: Path,
         state: Path,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -83,6 +88,15 @@ class FolderRunner:
         self.pace = _pace(options, store)
         self._book, self._store = Book(ledger), store
         self._scratch = state / "far"
+        place = str(store_use.get("url") or store_use.get("path") or state / "store")
+        self._wake = Waker(
+            options.wake,
+            options.wake_every.total_seconds(),
+            home=home,
+            log=self._scratch / "wake.log",
+            environment={"EVERGREEN_STORE": place if "://" in place else str(home / place)},
+            clock=clock,
+        )
         self._clock, self._wall, self._nonce = clock, wall, nonce
         self._spawn = spawn or self._in_a_thread
         self._watches: dict[str, Watch] = {}
@@ -145,6 +159,7 @@ class FolderRunner:
                 clock=self._clock,
                 nonce=self._nonce,
                 changed=self._tell,
+                wake=self._wake,
             )
             self._watches[handle] = watch
         self._spawn(watch)

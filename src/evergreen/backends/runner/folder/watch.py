@@ -59,13 +59,14 @@ class Watch:
         clock: Callable[[], float],
         nonce: Callable[[], str],
         changed: Callable[[], None],
+        wake: Callable[[], str],
     ) -> None:
         self.handle, self.pace = handle, pace
         self.run, self._attempt = protocol.parse(handle)
         self.progress = Progress("waiting", "waiting for the first look into the folder")
         self._keys = Keys(self.run)
         self._book, self._store, self._scratch = book, store, scratch
-        self._clock, self._nonce, self._changed = clock, nonce, changed
+        self._clock, self._nonce, self._changed, self._wake = clock, nonce, changed, wake
         self._published: dict[str, bytes] = {}
         self._looked = clock()
         self._forget()
@@ -97,6 +98,7 @@ class Watch:
         self._listened = ""
         self._refusal = ""
         self._offers: dict[str, tuple[int, float | None]] = {}
+        self._alone = self._clock()
 
     def _look(self) -> bool:
         row = self._book.row(self.run)
@@ -164,8 +166,11 @@ class Watch:
             phase = "waiting for a worker"
             if seen:
                 phase += f": {seen} offered, " + ("none lately" if not cannot else f"one cannot: {cannot}")
+            if self._clock() - self._alone > self.pace.fresh_s:  # who is there would have been seen by now
+                phase += self._wake()
             self.progress = Progress("waiting", phase)
             return
+        self._alone = self._clock()
         offer = max(fresh, key=lambda offer: (offer.worker != row.worker, _lives(offer), offer.worker, offer.boot))
         mark = f"{self._attempt}-{self._nonce()}"
         found = self._store.list(self._keys.attempts) if row.kin else ()
