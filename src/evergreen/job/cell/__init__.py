@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -106,14 +108,7 @@ def _lay_out(scratch: Path) -> None:
 
 def _take(file: Path, copy: Path, most_mb: float) -> None:
     """Copy the file, which must be one, into the cell."""
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as e:
-        raise InvalidInput(f"the file cannot be opened: {e.strerror}", field="model") from e
-    with os.fdopen(fd, "rb") as source:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            raise InvalidInput("this is not a file", field="model")
+    with _plain(file) as (source, about):
         if about.st_size == 0:
             raise InvalidInput("the file is empty", field="model")
         if about.st_size > most_mb * 2**20:
@@ -121,6 +116,21 @@ def _take(file: Path, copy: Path, most_mb: float) -> None:
         with copy.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     copy.chmod(0o444)
+
+
+@contextmanager
+def _plain(file: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open what must be a plain file under one name: no link, pipe, device or folder. Raises `InvalidInput`."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        raise InvalidInput(f"the file cannot be opened: {e.strerror}", field="model") from e
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(fd)
+        raise InvalidInput("this is not a file", field="model")
+    with os.fdopen(fd, "rb") as source:
+        yield source, about
 
 
 def _judged(done: Watched, limits: Limits) -> Examined:
@@ -139,6 +149,8 @@ def _judged(done: Watched, limits: Limits) -> Examined:
     except (KeyError, msgspec.ValidationError) as e:
         raise InvalidInput(f"the examination gave no sound answer: {_clean(e)}", field="model") from e
     _check(interface)
+    if len(scores) > _ABOUT or not all(map(math.isfinite, (ms, *scores.values()))):
+        raise InvalidInput("the examination gave figures that are not numbers", field="model")
     if ms > limits.ms_per_answer:
         raise InvalidInput(
             f"it takes {ms:.0f} ms for one answer; {limits.ms_per_answer:g} ms is the most", field="model"
@@ -184,13 +196,8 @@ def _check(interface: Interface) -> None:
 def _bring(made: Path, out: Path, most_mb: int) -> None:
     """Bring `model.onnx` out of the cell: a plain file of bounded size, copied, never followed anywhere."""
     out.mkdir(exist_ok=True)
-    try:
-        fd = os.open(made / "model.onnx", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as e:
-        raise InvalidInput(f"nothing was made of it: {e.strerror}", field="model") from e
-    with os.fdopen(fd, "rb") as source:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or not 0 < about.st_size <= most_mb * 2**20:
+    with _plain(made / "model.onnx") as (source, about):
+        if about.st_nlink != 1 or not 0 < about.st_size <= most_mb * 2**20:
             raise InvalidInput("what was made of it is not a file of bounded size", field="model")
         with (out / "model.onnx").open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)

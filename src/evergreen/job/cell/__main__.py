@@ -25,6 +25,9 @@ from evergreen.job.cell import lock, trial
 
 #: Answers that are timed.
 _TIMED = 20
+_DESCRIPTORS = 4096
+_MEMORY = "it used too much memory"
+_STARVED = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate")
 #: What is used later is loaded before the lock is closed.
 _NEEDED = ("numpy.random", "onnxruntime")
 
@@ -32,9 +35,7 @@ _NEEDED = ("numpy.random", "onnxruntime")
 def main(pipe: int) -> NoReturn:
     """Make ready, lock up, work, answer, end. Whatever goes wrong is an answer, too."""
     asked = json.load(sys.stdin.buffer)
-    devnull = os.open(os.devnull, os.O_RDWR)
-    os.dup2(devnull, 0)
-    os.set_inheritable(pipe, False)
+    os.dup2(1, 0)  # nothing is read any more; what is written there goes nowhere, too
     layers = lock.isolate(partial(_leave, pipe))
     try:
         work = _Work(asked)
@@ -42,6 +43,8 @@ def main(pipe: int) -> NoReturn:
         _end(pipe, {"broken": str(e), "hint": e.hint})
     except Exception as e:  # noqa: BLE001 - a plugin may raise anything when it is imported
         _end(pipe, {"broken": f"{type(e).__name__}: {e}", "hint": None})
+    os.closerange(3, pipe)  # what a library may have opened
+    os.closerange(pipe + 1, _DESCRIPTORS)
     layers = lock.close(Path(asked["scratch"]), layers, **asked["bounds"])
     os.environ.clear()
     tempfile.tempdir = "tmp"
@@ -74,13 +77,12 @@ class _Work:
             doing = "tried"
             return {"interface": msgspec.to_builtins(interface), **self.tried(interface)}
         except InvalidInput as e:
-            return {"refused": str(e), "hint": e.hint}
-        except MemoryError:
-            return {"refused": "it used too much memory", "hint": None}
+            return {"refused": _MEMORY if _starved(e) else str(e), "hint": e.hint}
         except RecursionError:
             return {"refused": "it is nested too deeply", "hint": None}
         except Exception as e:  # noqa: BLE001 - a hostile file may raise anything
-            return {"refused": f"it could not be {doing}: {type(e).__name__}: {e}", "hint": None}
+            said = _MEMORY if _starved(e) else f"it could not be {doing}: {type(e).__name__}: {e}"
+            return {"refused": said, "hint": None}
 
     def tried(self, interface: Interface) -> dict[str, Any]:
         bare_ms = trial.answers(Path("out/model.onnx"), interface)
@@ -94,6 +96,11 @@ class _Work:
             return {"scores": means, "ms": ms}
         finally:
             predictor.close()
+
+
+def _starved(e: BaseException) -> bool:
+    """Say whether it was for want of memory, in the words of Python and of C++ libraries."""
+    return isinstance(e, MemoryError) or any(words in str(e) for words in _STARVED)
 
 
 def _ms_per_answer(predictor: Predictor, rows: Sequence[Row]) -> float:

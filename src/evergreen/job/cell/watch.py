@@ -20,6 +20,8 @@ from evergreen.core.errors import Unavailable
 
 #: How often memory and disk are looked at, in seconds.
 _LOOK_S = 0.02
+#: How long a process may take to end once it has closed its pipe, in seconds.
+_DYING_S = 2.0
 #: Bytes that may come out of a cell; files and folders that may lie in it.
 _TALK, _ENTRIES = 4 * 2**20, 200
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -75,6 +77,9 @@ def watch(asked: Mapping[str, Any], *, seconds: float, memory_mb: int, out_mb: i
             child.stdin.write(json.dumps(asked).encode())
             child.stdin.close()
         over = _follow(child, ours, talk, seen, start + seconds, memory_mb, Path(asked["scratch"]), out_mb)
+        if over is None and talk.result is None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_DYING_S)  # it says no more: how did it end?
     finally:
         os.close(ours)
         with suppress(ProcessLookupError):

@@ -228,8 +228,25 @@ def trees(node: Any, where: str) -> None:
         raise InvalidInput(f"{where}: its trees are not trees")
     if not np.isin(children, keys).all() or not np.isin(leaf_tree << 32 | leaf, keys).all():
         raise InvalidInput(f"{where}: its trees have branches that lead nowhere")
-    if len(np.unique(tree)) != len(keys) - len(children):
+    if not _hang_together(keys, children, inner):
         raise InvalidInput(f"{where}: its trees go round in circles")
     n = len(held.get("classlabels_strings", ())) or len(held.get("classlabels_int64s", ())) or held.get("n_targets", 1)
     if len(target) and target.max() >= max(int(n), 1):
         raise InvalidInput(f"{where}: its leaves vote for classes that it has not")
+
+
+def _hang_together(keys: Any, children: Any, inner: Any) -> bool:
+    """Say whether every node is reached from a root, one for each tree; no child has two parents."""
+    order = np.argsort(keys)
+    place = order[np.searchsorted(keys[order], children)]  # of each child
+    below = np.full((len(keys), 2), -1)
+    below[inner] = place.reshape(2, -1).T
+    roots = np.setdiff1d(np.arange(len(keys)), place)
+    if len(roots) != len(np.unique(keys >> 32)):
+        return False
+    level, reached = roots, 0
+    while len(level):
+        reached += len(level)
+        level = below[level].ravel()
+        level = level[level >= 0]
+    return reached == len(keys)
