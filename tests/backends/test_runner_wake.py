@@ -63,10 +63,11 @@ def test_it_is_started_once_in_its_time_and_knows_the_folder(tmp_path: Path) -> 
 
 def test_one_that_runs_is_not_started_again(tmp_path: Path) -> None:
     clock = Time()
-    wake = waker(tmp_path, clock, "import time; time.sleep(1)")
+    wake = waker(tmp_path, clock, "import time; time.sleep(2)")
     for _ in range(5):
         clock.now += 100
         assert "was started" in wake()
+    clock.now = 1000.0 + 159
     until(wake, "ended with 0")
     assert len(began(tmp_path)) == 1
 
