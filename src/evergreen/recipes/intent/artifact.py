@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,17 +12,16 @@ from time import perf_counter
 import msgspec
 
 from evergreen.core.errors import JobFailed
-from evergreen.core.recipe import Job, Recipe
+from evergreen.core.recipe import Job
 from evergreen.core.records import Json
-from evergreen.recipes.intent import graph, predictor, prove, words
+from evergreen.recipes.intent import ensemble, graph, predictor, prove, voices, words
 from evergreen.recipes.intent.described import Described
 from evergreen.recipes.intent.options import IntentOptions
 from evergreen.recipes.intent.training import Fitted
 
 
-def write(recipe: Recipe, fitted: Fitted, job: Job, started: float) -> Mapping[str, Json]:
+def write(options: IntentOptions, fitted: Fitted, job: Job, started: float) -> Mapping[str, Json]:
     """Write everything into `job.out` and return the details. Raises `JobFailed` if the graph decides otherwise."""
-    options: IntentOptions = recipe.options
     described = fitted.described
     job.report("export", 0, 2, {})
     graph.write(described, job.out / predictor.GRAPH)
@@ -30,9 +30,17 @@ def write(recipe: Recipe, fitted: Fitted, job: Job, started: float) -> Mapping[s
     opened.close()
     job.report("export", 1, 2, {})
     _vocabulary(described, job.out / predictor.FEATURES)
-    members: list[Json] = []
+    together = ensemble.build(options, fitted, job)
+    for key in together.members:
+        _keep(job.uploads[key], job.out / "members" / key)
     details: dict[str, Json] = {**fitted.details, "onnx_identical": True, "decisions_compared": proved}
-    _coreml(options, described, job.out / "exports")
+    if together.uploads:
+        details |= {
+            "uploads": together.uploads,
+            "base_weight": together.base_weight,
+            "ensemble": dict(together.accuracy),
+        }
+    details["coreml"] = _coreml(options, described, job.out / "exports")
     details["seconds"] = round(perf_counter() - started, 2)
     predictor.write_manifest(
         job.out,
@@ -40,7 +48,10 @@ def write(recipe: Recipe, fitted: Fitted, job: Job, started: float) -> Mapping[s
             "base": list(described.answers),
             "answers": list(described.answers),
             "outside": described.outside if described.limit is not None else None,
-            "members": members,
+            "base_weight": together.base_weight,
+            "members": [
+                {"id": key, "weight": weight, "outside": described.outside} for key, weight in together.members.items()
+            ],
             "options": options.model_dump(mode="json"),
             "details": details,
             "versions": {name: version(name) for name in ("scikit-learn", "onnx", "onnxruntime", "numpy")},
@@ -48,6 +59,13 @@ def write(recipe: Recipe, fitted: Fitted, job: Job, started: float) -> Mapping[s
     )
     job.report("export", 2, 2, {})
     return details
+
+
+def _keep(upload: Path, folder: Path) -> None:
+    """Copy what answering needs of an upload."""
+    folder.mkdir(parents=True)
+    for name in (predictor.GRAPH, voices.INTERFACE):
+        shutil.copyfile(upload / name, folder / name)
 
 
 def _vocabulary(described: Described, path: Path) -> None:
@@ -62,11 +80,12 @@ def _vocabulary(described: Described, path: Path) -> None:
     path.write_bytes(msgspec.json.encode(content) + b"\n")
 
 
-def _coreml(options: IntentOptions, described: Described, folder: Path) -> None:
+def _coreml(options: IntentOptions, described: Described, folder: Path) -> str | None:
+    """Write the file for phones, as far as that is wanted and possible; return where it is, or why it is not."""
     wanted = str(options.coreml).lower()
     there = find_spec("coremltools") is not None and find_spec("evergreen.recipes.intent.coreml") is not None
     if wanted == "false" or (wanted == "auto" and not there):
-        return
+        return None
     if not there:
         raise JobFailed(
             "coreml = true, but coremltools is not installed",
@@ -76,4 +95,11 @@ def _coreml(options: IntentOptions, described: Described, folder: Path) -> None:
     from evergreen.recipes.intent import coreml
 
     folder.mkdir(exist_ok=True)
-    coreml.write(folder / "intent.mlmodel", described)
+    try:
+        coreml.write(path=folder / "intent.mlmodel", described=described)
+    except JobFailed as e:
+        if wanted == "true":
+            raise
+        folder.rmdir()
+        return str(e)
+    return "exports/intent.mlmodel"

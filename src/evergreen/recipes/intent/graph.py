@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 from pathlib import Path
@@ -56,6 +57,10 @@ def write(described: Described, path: Path) -> None:
         graph.constants,
     )
     whole = helper.make_model(drawn, opset_imports=[helper.make_opsetid(*o) for o in _OPSET], ir_version=_IR)
+    said = {"evergreen.labels": json.dumps(described.answers, ensure_ascii=False)}
+    if described.limit is not None:
+        said["evergreen.outside"] = described.outside
+    helper.set_model_props(whole, said)
     onnx.save(whole, path)
 
 

@@ -82,7 +82,7 @@ def answer(answers: Sequence[str], first: int, row: Any, outside: str | None) ->
     top = row.argpartition(-most)[-most:].tolist()
     if first not in top:
         top[0] = first
-    found = sorted(((-float(row[i]), i) for i in top))
+    found = sorted((-float(row[i]), i) for i in top)
     return {
         "intent": answers[first],
         "confidence": float(row[first]),

@@ -82,7 +82,7 @@ class Intent(Recipe):
         started = perf_counter()
         rows = list(job.rows())
         fitted = training.fit(self.options, rows, seed=job.seed, threads=job.threads, report=job.report)
-        return artifact.write(self, fitted, job, started)
+        return artifact.write(self.options, fitted, job, started)
 
     def load(self, artifact: Path) -> Predictor:
         """Open the graph with onnxruntime, and those of the models that vote with it."""
