@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("serving", "ingest", "trigger_to_live", "swaps", "training_beside", "footprint", "replay")
+NAMES = ("serving", "ingest", "trigger_to_live", "swaps", "training_beside", "footprint", "replay", "stores")
 
 
 def main() -> int:

@@ -72,6 +72,18 @@ def _make_bucket(port: int) -> int | None:
         connection.close()
 
 
+@contextmanager
+def faulty_s3() -> Iterator[FaultyS3]:
+    """Run a server, and one before it that fails on demand, for the length of a block."""
+    with s3_server() as behind:
+        server = FaultyS3(behind)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.close()
+
+
 class Passing(Handler):
     """Reads requests, meets faults, passes answers on; the answer to HEAD says a length and has no body."""
 
@@ -102,6 +114,11 @@ class FaultyS3(FakeServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a client comes here."""
+        return {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": self.url}
 
     def busy(self, seconds: int) -> Reply:
         return refusal(503, "SlowDown", {"Retry-After": str(seconds)})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,11 @@ class TestSynced(StoreContract):
         assert not store.exclusive
         assert store.staleness_s == 600
         assert not made(tmp_path).exclusive, "there are no hard links here"
+
+    def test_within_one_process_one_wins(self, store: LocalStore) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            for turn in range(20):
+                assert sum(pool.map(lambda me, turn=turn: store.put_new(f"race/{turn}", b"%d" % me), range(8))) == 1
 
 
 def test_a_local_folder_is_exclusive_and_a_synced_one_is_not(tmp_path: Path) -> None:

@@ -173,10 +173,9 @@ class S3Objects:
                 self._in_parts(path, file, size, told)
 
     def _in_parts(self, path: str, file: Path, size: int, told: Callable[[int], None]) -> None:
-        upload, others = self._begun(path)
-        if upload is None:
-            upload = self._ask(lambda: self._client.create_multipart_upload(**self._at(path)))["UploadId"]
-        there = self._parts(path, upload)
+        begun = self._begun(path)
+        upload = begun[-1] if begun else self._begin(path)
+        there = self._parts(path, upload) if begun else {}
         step = max(self._part, -(-size // _MOST_PARTS))
         parts = []
         with file.open("rb") as data:
@@ -190,7 +189,7 @@ class S3Objects:
                 told(data.tell())
         done = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
         self._ask(lambda: self._client.complete_multipart_upload(**self._at(path), **done))
-        for other in others:
+        for other in self._begun(path):  # whoever is at one of these finds the file there
             with suppress(EvergreenError):  # it costs room, not safety
                 self._give_up(path, other)
 
@@ -199,13 +198,16 @@ class S3Objects:
         etag: str = self._ask(lambda: self._client.upload_part(**self._at(path), **part))["ETag"]
         return etag
 
-    def _begun(self, path: str) -> tuple[str | None, Sequence[str]]:
-        """Find what broke off: the upload to go on with, and older ones of the same file."""
+    def _begin(self, path: str) -> str:
+        upload: str = self._ask(lambda: self._client.create_multipart_upload(**self._at(path)))["UploadId"]
+        return upload
+
+    def _begun(self, path: str) -> Sequence[str]:
+        """Find uploads of a file that broke off, the newest last."""
         key = self._prefix + path
         page = self._ask(lambda: self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=key))
-        found = [u for u in page.get("Uploads", ()) if u["Key"] == key]
-        ids = [u["UploadId"] for u in sorted(found, key=lambda u: (u["Initiated"], u["UploadId"]))]
-        return (ids[-1], ids[:-1]) if ids else (None, ())
+        found = [(u["Initiated"], u["UploadId"]) for u in page.get("Uploads", ()) if u["Key"] == key]
+        return [upload for _, upload in sorted(found)]
 
     def _parts(self, path: str, upload: str) -> Mapping[int, str]:
         """Return the parts that the server has, {number: ETag}."""
