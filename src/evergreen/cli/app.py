@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evergreen.cli import data, doctor, keys, loops, models, notebook, project, uploads, worker
+from evergreen.cli import borrowed, data, doctor, keys, loops, models, project, uploads, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Project": (project.init, project.up, project.demo, doctor.doctor),
     "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
     "Models": (models.models, models.promote, models.rollback, models.evaluate),
-    "Far side": (worker.worker, notebook.notebook, notebook.colab),
+    "Far side": (worker.worker, borrowed.notebook, borrowed.colab),
     "Data": (data.collect, uploads.upload, uploads.uploads),
 }
 for panel, commands in _PANELS.items():

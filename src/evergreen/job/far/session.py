@@ -40,6 +40,22 @@ def names(store_url: str) -> list[str]:
     return [name for group in SECRETS.get(scheme, ()) for name in group] + list(ALSO.get(scheme, ()))
 
 
+def folder(said: str, say: Callable[[str], None] = print) -> str:
+    """Return the URL of the shared folder (the secret EVERGREEN_STORE, if nothing is said), with all it needs in reach.
+
+    Raises `ConfigError` that names what is missing and where to put it.
+    """
+    place, look = _keeper()
+    url = said or os.environ.get("EVERGREEN_STORE") or look("EVERGREEN_STORE")
+    if not url:
+        raise ConfigError("which folder? There is no secret EVERGREEN_STORE", field="EVERGREEN_STORE",
+                          hint=f"Its value is a URL, like dropbox:///my-app. {_WHERE[place]}")  # fmt: skip
+    say(f"The shared folder is {url}.")
+    os.environ["EVERGREEN_STORE"] = url
+    secrets(url, say)
+    return url
+
+
 def secrets(store_url: str, say: Callable[[str], None] = print) -> None:
     """Take what opens the store from the notebook's own secrets into the environment; never show it.
 

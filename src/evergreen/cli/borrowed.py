@@ -40,8 +40,8 @@ def notebook(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a notebook that trains on Colab or Kaggle, through nothing but the shared folder."""
-    from evergreen.cli.notebook.cells import Plan
-    from evergreen.cli.notebook.cells import notebook as made
+    from evergreen.job.far.notebook import Plan
+    from evergreen.job.far.notebook import notebook as made
 
     place = _shared(url)
     if out.exists() and not force:
@@ -73,7 +73,7 @@ def colab(
     if command is None:
         raise ConfigError("the command `colab` is not installed",
                           hint="uv tool install google-colab-cli (it needs Python 3.12), then: colab auth")  # fmt: skip
-    from evergreen.cli.notebook.script import script
+    from evergreen.cli.borrowed_script import script
     from evergreen.job.far import session
 
     given = {name: value for name in session.names(place) if (value := os.environ.get(name))}

@@ -13,7 +13,7 @@ Cell = tuple[str, str]
 _TITLE = """\
 # Train {what} here
 
-This notebook lends this machine to an application that keeps a model fresh. The two share nothing but a folder: `{url}`.
+This notebook lends this machine to an application that keeps a model fresh. The two share nothing but a folder{place}.
 
 When you choose **Runtime → Run all** it
 
@@ -27,7 +27,7 @@ from the last checkpoint, here or on another machine. The application judges the
 """
 
 _PARAMETERS = """\
-STORE_URL = {url!r}  # the folder that the application and this notebook share
+STORE_URL = {url!r}  # the folder that the application and this notebook share; empty: the secret EVERGREEN_STORE
 PACKAGE = {package!r}  # what pip installs here
 HOURS = {hours!r}  # how long this session may live; before that the training is handed over
 ONCE = {once!r}  # one training, then end; False: stay and take the next one, too
@@ -48,14 +48,14 @@ print(f"Evergreen {evergreen.__version__} on Python {sys.version.split()[0]}.")
 _SECRETS = """\
 from evergreen.job.far import session
 
-session.secrets(STORE_URL)
+STORE_URL = session.folder(STORE_URL)
 session.machine();
 """
 
 _WORK = """\
 from evergreen.job.far import attend
 
-done = attend(STORE_URL, once=ONCE, hours=HOURS, wait_minutes=WAIT if ONCE else None)
+done = attend(STORE_URL, once=ONCE, hours=HOURS, wait_minutes=WAIT if ONCE else None){condition}
 """
 
 _END = """\
@@ -76,6 +76,8 @@ class Plan:
     once: bool = True
     wait: float = 10.0
     what: str = "a model"
+    more: str = ""  #: further parameters of one system
+    condition: str = ""  #: name of what a cell of that system found: train only if it is true
     before: Sequence[Cell] = ()  #: cells of one system, before the training
     after: Sequence[Cell] = ()  #: and after it
 
@@ -83,10 +85,11 @@ class Plan:
 def cells(plan: Plan) -> list[Cell]:
     """Return the cells in order."""
     return [
-        ("text", _TITLE.format(what=plan.what, url=plan.url)),
+        ("text", _TITLE.format(what=plan.what, place=f": `{plan.url}`" if plan.url else "")),
         (
             "parameters",
-            _PARAMETERS.format(url=plan.url, package=plan.package, hours=plan.hours, once=plan.once, wait=plan.wait),
+            _PARAMETERS.format(url=plan.url, package=plan.package, hours=plan.hours, once=plan.once, wait=plan.wait)
+            + plan.more,
         ),
         ("text", "## 1. Install"),
         ("code", _INSTALL),
@@ -94,7 +97,7 @@ def cells(plan: Plan) -> list[Cell]:
         ("code", _SECRETS),
         *plan.before,
         ("text", "## 3. Train\n\nTo stop early use the stop button: what was learnt is saved first."),
-        ("code", _WORK),
+        ("code", _WORK.format(condition=f" if {plan.condition} else []" if plan.condition else "")),
         ("text", "## 4. What was done"),
         ("code", _END),
         *plan.after,
