@@ -22,6 +22,10 @@ import evergreen
 from evergreen.core.records import Event
 from evergreen.templates.parima.viewers import COLUMNS, Viewers
 
+sys.path.append(str(Path(__file__).parent))  # for `phones`
+
+from phones import Phones
+
 PROGRAM = Path(sys.executable).with_name("evergreen")
 #: Longest wait for anything; a test that waits this long has failed.
 PATIENCE_S = 300.0
@@ -32,6 +36,7 @@ class System:
 
     def __init__(self, home: Path, template: str) -> None:
         self.home = home
+        self.env: dict[str, str] = {}  # what the user has set beside
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.run("init", "--template", template, str(home), cwd=home.parent)
@@ -40,7 +45,12 @@ class System:
     def run(self, *words: str, cwd: Path | None = None, rc: int = 0) -> str:
         """Run a command in the folder; return what it printed."""
         done = subprocess.run(
-            [PROGRAM, *words], cwd=cwd or self.home, capture_output=True, text=True, timeout=PATIENCE_S, env=_env()
+            [PROGRAM, *words],
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env=_env() | self.env,
         )
         assert done.returncode == rc, done.stdout + done.stderr
         return done.stdout + done.stderr if rc else done.stdout
@@ -58,7 +68,7 @@ class System:
         note.unlink(missing_ok=True)
         with (self.home / "up.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [PROGRAM, "up", "--port", "0"], cwd=self.home, stdout=out, stderr=out, env=_env()
+                [PROGRAM, "up", "--port", "0"], cwd=self.home, stdout=out, stderr=out, env=_env() | self.env
             )
         self.wait(note.exists, "the server starts")
         self.wait(lambda: note.read_text().endswith("}"), "the server says where it is")
@@ -181,7 +191,68 @@ class Parima(System):
         return dict(told[0])
 
 
-KINDS = {"parima": Parima}
+class Backdoor(System):
+    """Backdoor AI, and what its phones, scripts and workers do with it."""
+
+    def train_here(self, recipe: str = 'model = "linear"\ncoreml = false') -> None:
+        """Train on this machine, on the spot."""
+        self.edit('use = "folder"', 'use = "process"\nnice = 0')
+        self.edit('use = "intent"', f'use = "intent"\n{recipe}')
+
+    @property
+    def folder(self) -> Path:
+        """Return the shared folder."""
+        place = self.env.get("EVERGREEN_STORE")
+        return Path(place.removeprefix("file://")) if place else self.home / ".evergreen/store"
+
+    def learn(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Send interactions as a phone does."""
+        answer = self.post("/api/ai/learn", batch)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def script(self, name: str, *words: str, rc: int = 0, cwd: Path | None = None) -> str:
+        """Run one of the scripts; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, name, *words],
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env=_env() | self.env,
+        )
+        assert done.returncode == rc, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def triggers(self) -> list[dict[str, Any]]:
+        """Return the trigger files, oldest first."""
+        found = [json.loads(path.read_text()) for path in self.folder.glob("training_triggers/training_needed*.json")]
+        return sorted(found, key=lambda said: str(said.get("created_at")))
+
+    def train(self, reason: str = "test", *, force: bool = True) -> dict[str, Any]:
+        """Train to the end; return the job."""
+        answer = self.post("/api/ai/training/trigger", {"reason": reason, "force": force})
+        assert answer.status_code == 200, answer.text
+        id = answer.json()["job"]["id"]
+        return self.ended(id)
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """Wait until a job has ended, and its model is judged; return it."""
+
+        def over() -> Any:
+            said = self.get("/api/ai/training/status")
+            job = next(job for job in said["allJobs"] if job["id"] == id)
+            return job if job["status"] in ("completed", "failed") and "judges it" not in job["message"] else None
+
+        return dict(self.wait(over, "a training ends"))
+
+    def newest(self) -> str | None:
+        """Return the version in service."""
+        version = self.get("/api/ai/latest-model")["latestModelVersion"]
+        return None if version is None else str(version)
+
+
+KINDS = {"parima": Parima, "backdoor": Backdoor}
 
 
 def _env() -> dict[str, str]:
@@ -214,4 +285,20 @@ def parima(lay_down: Callable[..., Any]) -> Iterator[Parima]:
         laid.wait(lambda: laid.collected()["collected"] == 400, "the log is read")
         assert laid.train()["event_type"] == "TRAINING_COMPLETED"
         laid.wait(lambda: laid.get("/health")["model_loaded"], "the model is live")
+        yield laid
+
+
+@pytest.fixture(scope="session")
+def backdoor(lay_down: Callable[..., Any]) -> Iterator[Backdoor]:
+    """A server that trains on this machine when it is asked to, with 240 interactions and one model live."""
+    with lay_down("backdoor") as laid:
+        laid.train_here()
+        laid.edit("min_new = 100 ", "auto = false\nmin_new = 100 ")
+        laid.up()
+        phones = Phones(1)
+        for device in range(4):
+            laid.learn(phones.batch(60, device=device, feedback={"rating": device + 2, "comment": "SECRET-COMMENT"}))
+        job = laid.train("the first")
+        assert job["status"] == "completed", job
+        laid.wait(laid.newest, "a model is live")
         yield laid

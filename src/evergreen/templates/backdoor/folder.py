@@ -122,7 +122,7 @@ def training_status(store: Store) -> dict[str, Json]:
     triggers = []
     for key in keys:
         try:
-            triggers.append({"file": key, **read(store, key)})
+            triggers.append({"file": key, "status": "pending", **read(store, key)})
         except (NotFound, Corrupt) as e:
             triggers.append({"file": key, "status": "unreadable", "message": str(e)})
     triggers.sort(key=lambda t: str(t.get("created_at") or ""), reverse=True)
