@@ -35,12 +35,13 @@ def runner(tmp_path: Path, store: Store) -> ProcessRunner:
 
 
 def made(folder: Path, store: Store, **options: Any) -> ProcessRunner:
+    store_use = options.pop("store_use", {"use": "local"})
     built: ProcessRunner = make(
         "runners",
         Use(use="process", **options),
         store=store,
         ledger=None,
-        store_use={"use": "local"},
+        store_use=store_use,
         home=folder,
         state=folder / "state",
     )
@@ -391,11 +392,8 @@ def test_a_lost_attempt_is_gone_on_from(runner: ProcessRunner, store: Store, tmp
     assert not run_folder(tmp_path).checkpoints("r1").exists()
 
 
-def test_a_store_that_the_child_cannot_open_is_configuration(
-    runner: ProcessRunner, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = ticket(store, tmp_path)
-    monkeypatch.setenv("EVERGREEN_STORE", "s3://bucket")
-    failed = wait_for(runner, runner.start(told), ended)
+def test_a_store_that_the_child_cannot_open_is_configuration(store: Store, tmp_path: Path) -> None:
+    runner = made(tmp_path, store, store_use={"use": "local", "pth": "shared"})
+    failed = wait_for(runner, runner.start(ticket(store, tmp_path)), ended)
     assert (failed.state, failed.failure) == ("failed", "configuration")
-    assert "s3://bucket" in failed.error
+    assert "pth" in failed.error

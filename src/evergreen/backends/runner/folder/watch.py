@@ -97,7 +97,8 @@ class Watch:
         self._counter = -1
         self._listened = ""
         self._refusal = ""
-        self._offers: dict[str, tuple[int, float | None]] = {}
+        #: Of each offer: the highest counter seen, when it was last looked at, when it was seen to rise.
+        self._offers: dict[str, tuple[int, float, float | None]] = {}
         self._alone = self._clock()
 
     def _look(self) -> bool:
@@ -197,10 +198,11 @@ class Watch:
             if offer is None:
                 continue
             seen += 1
-            counter, rose = self._offers.get(key, (offer.counter, None))
+            counter, looked, rose = self._offers.get(key, (offer.counter, now, None))
             if offer.counter > counter:
-                counter, rose = offer.counter, now
-            self._offers[key] = (counter, rose)
+                # What rose between two looks far apart may have risen long ago.
+                counter, rose = offer.counter, now if now - looked <= self.pace.fresh_s else None
+            self._offers[key] = (counter, now, rose)
             lately = rose is not None and now - rose <= self.pace.fresh_s and offer.counter >= counter
             lack = offer.cannot or offer.machine.lacks(self.pace.needs)
             if lately and lack:
