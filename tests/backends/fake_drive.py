@@ -135,10 +135,12 @@ class FakeDrive(FakeServer):
         reply.headers = {"Retry-After": str(seconds)}
         return reply
 
-    def accidents(self) -> list[Fault]:
+    def accidents(self, line: str) -> list[Fault]:
         slow = Refuse(403, "userRateLimitExceeded", "User Rate Limit Exceeded").reply
         late = Refuse(401, "authError", "Invalid Credentials").reply
-        return [*super().accidents(), Fault(reply=slow), Fault(reply=late), Fault(cut_reply=1)]
+        if "/token" in line:
+            return list(super().accidents(line))
+        return [*super().accidents(line), Fault(reply=slow), Fault(reply=late), Fault(cut_reply=1)]
 
     def answer(self, request: Request) -> Reply:
         try:
@@ -182,7 +184,7 @@ class FakeDrive(FakeServer):
         except InvalidSignature:
             return "Invalid JWT Signature."
         said = json.loads(claims)
-        if said["iss"] != ACCOUNT or said["aud"] != self.root + "token" or said["exp"] < time.time():
+        if said["iss"] != ACCOUNT or said["aud"] != "https://oauth2.googleapis.com/token" or said["exp"] < time.time():
             return "Invalid JWT"
         return None if "https://www.googleapis.com/auth/drive" in said["scope"].split() else "Invalid scope"
 

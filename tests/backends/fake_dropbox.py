@@ -102,9 +102,9 @@ class FakeDropbox(FakeServer):
         said = {"error_summary": "too_many_requests/..", "error": error}
         return Reply.json(429, said, headers={"Retry-After": str(seconds)})
 
-    def accidents(self) -> list[Fault]:
+    def accidents(self, line: str) -> list[Fault]:
         expired = {"error_summary": "expired_access_token/..", "error": {".tag": "expired_access_token"}}
-        return [*super().accidents(), Fault(reply=Reply.json(401, expired))]
+        return [*super().accidents(line), *([] if "/token" in line else [Fault(reply=Reply.json(401, expired))])]
 
     def answer(self, request: Request) -> Reply:
         if not request.whole:

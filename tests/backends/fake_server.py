@@ -155,11 +155,11 @@ class FakeServer(ThreadingHTTPServer):
                         self.faults.remove(fault)
                     return fault
             if self.random.random() < self.fault_rate:
-                return self.random.choice(self.accidents())
+                return self.random.choice(self.accidents(line))
         return None
 
-    def accidents(self) -> Sequence[Fault]:
-        """List what goes wrong at random."""
+    def accidents(self, line: str) -> Sequence[Fault]:
+        """List what goes wrong at random with a request."""
         return [Fault(reply=self.busy(0)), Fault(reply=Reply(503, b"no", "text/plain")), Fault(lose=True), Fault(cut=0)]
 
     def busy(self, seconds: int) -> Reply:
