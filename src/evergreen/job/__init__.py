@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ def work(
     cancelled: Callable[[], bool] = _never,
     checkpoints: Path | None = None,
     stopping: Callable[[], bool] = _never,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Progress:
     """Fetch, train, score against the champion on the same holdout, store. Raises `JobFailed` only.
 
@@ -33,7 +35,7 @@ def work(
     `evaluations/RUN/MARK/evidence.json`, next to the recipe's report.
     """
     try:
-        return Attempt(ticket, store, report, workdir, cancelled, checkpoints, stopping).go()
+        return Attempt(ticket, store, report, workdir, cancelled, checkpoints, stopping, sleep).go()
     except JobFailed:
         raise
     except ConfigError as e:
@@ -62,6 +64,7 @@ def outcome(
     cancelled: Callable[[], bool] = _never,
     checkpoints: Path | None = None,
     stopping: Callable[[], bool] = _never,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Progress:
     """Do the work and say how it ended: done, failed or cancelled.
 
@@ -71,7 +74,7 @@ def outcome(
     try:
         if checkpoints is not None:
             checkpoints.mkdir(parents=True, exist_ok=True)
-        return work(ticket, store, report, workdir, cancelled, checkpoints, stopping)
+        return work(ticket, store, report, workdir, cancelled, checkpoints, stopping, sleep)
     except JobFailed as e:
         again = e.kind in ("lost", "preempted")
         tail = "".join(traceback.format_exception(e.__cause__ or e))[-4000:]

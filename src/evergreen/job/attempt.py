@@ -6,14 +6,15 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from evergreen.core import plugins
 from evergreen.core.config import Use
-from evergreen.core.errors import EvergreenError, JobFailed
+from evergreen.core.errors import Corrupt, EvergreenError, JobFailed, NotFound, Unavailable
 from evergreen.core.ports import Evidence, Progress, Store, Ticket
 from evergreen.core.recipe import Job, Recipe, Row, Scores
 from evergreen.core.records import Json
@@ -35,6 +36,11 @@ _LIBRARIES = (
 )
 
 
+T = TypeVar("T")
+#: How long a store may be out of reach before the attempt is lost, and the longest pause between two tries.
+_PATIENCE_S, _PAUSE_S = 600.0, 5.0
+
+
 class Attempt:
     """One attempt at a ticket, in a folder of its own."""
 
@@ -47,9 +53,10 @@ class Attempt:
         cancelled: Callable[[], bool],
         checkpoints: Path | None,
         stopping: Callable[[], bool],
+        sleep: Callable[[float], None],
     ) -> None:
         self.ticket, self.store, self.report, self.cancelled = ticket, store, report, cancelled
-        self.stopping = stopping
+        self.stopping, self.sleep = stopping, sleep
         self.dataset, self.out, self.base = workdir / "dataset", workdir / "out", workdir / "base"
         self.evaluation, self.checkpoints, self.uploads = workdir / "evaluation", checkpoints, workdir / "uploads"
         self.exported = workdir / "exports"
@@ -61,7 +68,8 @@ class Attempt:
         ticket = self.ticket
         self.say("fetching")
         recipe = _recipe(ticket.recipe)
-        self.store.get(ticket.dataset, self.dataset, self.moved("fetching the dataset"))
+        moved = self.moved("fetching the dataset")
+        self.reach(lambda: self.store.get(ticket.dataset, self.dataset, moved), late=True)
         self.fetch_champion()
         details = self.train(recipe)
 
@@ -76,9 +84,10 @@ class Attempt:
         self.say("storing")
         key = f"evaluations/{ticket.run}/{ticket.mark}"
         (self.evaluation / "evidence.json").write_bytes(msgspec.json.encode(evidence))
+        moved = self.moved("storing the model")
         stored = {
-            ticket.out: dict(self.store.put(ticket.out, self.out, self.moved("storing the model"))),
-            key: dict(self.store.put(key, self.evaluation)),
+            ticket.out: dict(self.reach(lambda: self.store.put(ticket.out, self.out, moved))),
+            key: dict(self.reach(lambda: self.store.put(key, self.evaluation))),
         }
         details |= {
             "size_bytes": sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file()),
@@ -106,23 +115,49 @@ class Attempt:
         """Tell of bytes as of steps, in KiB: a store may take its time."""
         return lambda done, total: self.say(phase, done // 1024, total // 1024)
 
+    def reach(self, act: Callable[[], T], *, late: bool = False) -> T:
+        """Do something with the store; while it is out of reach, again and again.
+
+        With `late`, what is not there (or not whole) may still be on its way. Raises `JobFailed` (lost) in the end:
+        hours of training are not thrown away for a minute without network, and a machine without any is no use.
+        """
+        waited, pause = 0.0, 1.0
+        while True:
+            try:
+                return act()
+            except Unavailable as e:
+                if waited > _PATIENCE_S:
+                    raise JobFailed(f"The store was out of reach for {waited:.0f} s: {e}", kind="lost") from e
+                self.say(f"waiting for the store: {e}")
+            except (NotFound, Corrupt):
+                if not late or waited > self.store.staleness_s:
+                    raise
+                self.say("waiting for the store to show what was stored")
+            self.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, _PAUSE_S)
+
     def fetch_uploads(self) -> dict[str, Path]:
         """Fetch the models that devices sent in; one that is lost leaves the others."""
         found = {}
         for id, key in self.ticket.uploads.items():
             try:
-                self.store.get(key, self.uploads / id)
+                self.reach(partial(self.store.get, key, self.uploads / id), late=True)
                 found[id] = self.uploads / id / "model"
+            except JobFailed:
+                raise
             except (EvergreenError, OSError) as e:
                 print(f"The uploaded model {id} could not be fetched: {sentence(e)}", file=sys.stderr)
         return found
 
     def fetch_champion(self) -> None:
-        if self.ticket.base is None:
+        base = self.ticket.base
+        if base is None:
             return
         try:
-            self.store.get(self.ticket.base, self.base)
+            self.reach(lambda: self.store.get(base, self.base), late=True)
             self.champion = self.base
+        except JobFailed:
+            raise
         except (EvergreenError, OSError) as e:
             self.champion_error = f"The champion could not be fetched: {sentence(e)}"
 
