@@ -123,8 +123,8 @@ class FaultyS3(FakeServer):
     def busy(self, seconds: int) -> Reply:
         return refusal(503, "SlowDown", {"Retry-After": str(seconds)})
 
-    def accidents(self) -> list[Fault]:
-        return [*super().accidents(), Fault(reply=Reply(429, b"", "text/plain")), Fault(cut_reply=1)]
+    def accidents(self, line: str) -> list[Fault]:
+        return [*super().accidents(line), Fault(reply=Reply(429, b"", "text/plain")), Fault(cut_reply=1)]
 
     def answer(self, request: Request) -> Reply:
         if self.wrong_key:

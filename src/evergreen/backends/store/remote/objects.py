@@ -168,7 +168,7 @@ class RemoteStore:
         """List the keys at and below `prefix`, which ends where a segment ends."""
         prefix = prefix.rstrip("/")
         found = [key_of(path) for path in self.objects.paths(checked(prefix) if prefix else "")]
-        if prefix and self._there(f"{prefix}{MARK}/{MANIFEST}"):
+        if prefix and self.objects.read(f"{prefix}{MARK}/{MANIFEST}") is not None:
             found.append(prefix)
         return listed(found)
 
@@ -179,9 +179,6 @@ class RemoteStore:
         self.objects.remove(f"{place}/{MANIFEST}")
         for path in list(self.objects.paths(place)):
             self.objects.remove(path)
-
-    def _there(self, path: str) -> bool:
-        return next(iter(self.objects.paths(path)), None) is not None
 
     def _manifest(self, key: str) -> Manifest | None:
         data = self.objects.read(f"{key}{MARK}/{MANIFEST}")

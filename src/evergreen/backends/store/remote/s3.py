@@ -139,12 +139,15 @@ class S3Objects:
 
     def paths(self, prefix: str) -> Iterator[str]:
         """Name every object at and below a prefix."""
-        if prefix:
-            here = self._page(prefix, MaxKeys=1)
-            yield from (path for path in here[0] if path == prefix)
-        token: str | None = ""
-        while token is not None:
-            found, token = self._page(f"{prefix}/" if prefix else "", **({"ContinuationToken": token} if token else {}))
+        found, token = self._page(prefix)
+        if prefix and token:
+            # Many are at, below and beside it, as "a/10" is beside "a/1". What is at it comes first.
+            yield from (path for path in found[:1] if path == prefix)
+            prefix = f"{prefix}/"
+            found, token = self._page(prefix)
+        yield from (path for path in found if not prefix or f"{path}/".startswith(f"{prefix.rstrip('/')}/"))
+        while token:
+            found, token = self._page(prefix, ContinuationToken=token)
             yield from found
 
     def _page(self, prefix: str, **more: Any) -> tuple[Sequence[str], str | None]:
