@@ -102,12 +102,12 @@ class Intent(Recipe):
 
     def score(self, predictor: Predictor, rows: Sequence[Row]) -> Scores:
         """Return `accuracy` (0 or 1; a row out of scope is right if refused) and `log_likelihood` (of the right answer,
-        at least log 1e-6; 0.001 of the rest where it is not among the answers named) for each row."""
+        at least log 1e-4, as for one that is not among the five named) for each row."""
         accuracy, likelihood = [], []
         for row, said in zip(rows, predictor.predict([row.input for row in rows]), strict=True):
             label = self._label(row.label)
             accuracy.append(float(said["intent"] == label))
-            likelihood.append(log(max(said["probabilities"].get(label, 0.0), 1e-6)))
+            likelihood.append(log(max(said["probabilities"].get(label, 0.0), 1e-4)))
         return {"accuracy": accuracy, "log_likelihood": likelihood}
 
     def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:

@@ -34,7 +34,7 @@ def write(options: IntentOptions, predictor: IntentPredictor, rows: Sequence[Row
     if found["confused"]:
         pictures.confused(found["confused"][:_PAIRS], folder / "confused.png")
         parts.append(_confused(found))
-    parts.append(_scope(options, details, found))
+    parts.append(_scope(details, found))
     if found["scope"]["curve"]:
         pictures.scope(found["scope"]["curve"], found["scope"]["here"], folder / "scope.png")
     if details.get("uploads"):
@@ -141,7 +141,7 @@ def _confused(found: Mapping[str, Any]) -> str:
     )
 
 
-def _scope(options: IntentOptions, details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def _scope(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     scope = found["scope"]
     said = ["## Out of scope"]
     if details["limit"] is None:
