@@ -45,8 +45,9 @@ def test_where_it_lies(tmp_path: Path) -> None:
     assert made(tmp_path, path="blobs").root == tmp_path / "home" / "blobs"
     assert made(tmp_path, path=str(tmp_path / "x")).root == tmp_path / "x"
     assert made(tmp_path, path=f"file://{tmp_path}/with%20space").root == tmp_path / "with space"
-    with pytest.raises(ConfigError, match="s3://bucket/x"):
-        made(tmp_path, path="s3://bucket/x")
+    for no_place in ("s3://bucket/x", "file://elsewhere/x", "file:///x?sync=1"):
+        with pytest.raises(ConfigError, match="cannot use"):
+            made(tmp_path, path=no_place)
 
 
 def test_an_object_is_a_file_of_that_name_and_a_folder_shows_its_files(store: LocalStore, tmp_path: Path) -> None:
@@ -124,7 +125,8 @@ class TestSynced(StoreContract):
 def test_a_local_folder_is_exclusive_and_a_synced_one_is_not(tmp_path: Path) -> None:
     assert made(tmp_path).exclusive
     assert made(tmp_path).staleness_s == 0
-    assert not made(tmp_path, synced=True).exclusive
+    for synced in (made(tmp_path, synced=True), made(tmp_path, path=f"file://{tmp_path}/x?synced=true")):
+        assert (synced.exclusive, synced.staleness_s) == (False, 600)
 
 
 def test_a_changed_byte_is_found_and_named(store: LocalStore, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class LocalOptions(PluginOptions):
     """Folder to keep everything in, relative to the project's, or file:///folder; below the state folder if not set."""
     synced: bool = False
     """The folder is a mounted Drive or a Dropbox folder, kept in step by another program: what other machines write
-    may be minutes late, and two of them can both believe that they were first."""
+    may be minutes late, and two of them can both believe that they were first. In a URL: file:///folder?synced=true."""
 
 
 class LocalStore:
@@ -58,9 +58,8 @@ class LocalStore:
     Options = LocalOptions
 
     def __init__(self, options: LocalOptions, *, home: Path, state: Path) -> None:
-        self.root = _root(options, home, state)
-        self.staleness_s = SYNCED_S if options.synced else 0.0
-        self._synced = options.synced
+        self.root, self._synced = _place(options, home, state)
+        self.staleness_s = SYNCED_S if self._synced else 0.0
         self._can_link: bool | None = None
         self._drafts = self.root / ".tmp"
 
@@ -251,18 +250,21 @@ class LocalStore:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _root(options: LocalOptions, home: Path, state: Path) -> Path:
-    said = options.path
+def _place(options: LocalOptions, home: Path, state: Path) -> tuple[Path, bool]:
+    """Return the folder, and whether it is kept in step: a setting, or said in a URL (file:///folder?synced=true)."""
+    said, synced = options.path, options.synced
     if not said:
-        return (state / "store").absolute()
+        return (state / "store").absolute(), synced
     if "://" in said:
         url = urlsplit(said)
-        if url.scheme != "file" or url.netloc not in ("", "localhost"):
+        if url.scheme != "file" or url.netloc not in ("", "localhost") or url.query not in ("", "synced=true"):
             raise ConfigError(
-                f"the local store cannot use {said}", field="path", hint="Give a path or file:///path to a folder."
+                f"the local store cannot use {said}",
+                field="path",
+                hint="Give a path or file:///path to a folder (file:///path?synced=true if another program syncs it).",
             )
-        said = unquote(url.path)
-    return (home / Path(said).expanduser()).absolute()
+        said, synced = unquote(url.path), synced or bool(url.query)
+    return (home / Path(said).expanduser()).absolute(), synced
 
 
 def _drafted(draft: Path, folder: Path, found: Sequence[str], told: Told) -> Manifest:
