@@ -121,12 +121,7 @@ sys.stdin.readline()
 print([n for n in range(60) if objects.create(f"race/{n}", sys.argv[3].encode())])
 """
     racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, url, endpoint, name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen([sys.executable, "-c", script, url, endpoint, name], stdin=-1, stdout=-1, text=True)
         for name in "ab"
     ]
     for racer in racers:
