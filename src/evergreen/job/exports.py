@@ -30,8 +30,10 @@ def check(
 ) -> list[dict[str, Json]]:
     """Read each file back as a stranger's would be, compare decisions; raise `JobFailed` for one that differs.
 
-    Returns for each: file, format, on how many rows it was compared, and the share on which it agreed.
+    Returns for each: file, format, on how many rows it was compared, and the share on which it agreed. A predictor of
+    several models may tell by `exported` which of them its exports hold; that one is then compared.
     """
+    predictor = getattr(predictor, "exported", predictor)
     return [_checked(recipe, predictor, rows, file, scratch / file.name) for file in found]
 
 

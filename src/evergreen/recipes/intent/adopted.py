@@ -12,7 +12,7 @@ from evergreen.core.recipe import Interface
 from evergreen.recipes.intent import words
 from evergreen.recipes.intent.predictor import GRAPH, IntentPredictor, session
 
-#: Metadata of a file: the probability below which nothing is meant, and the label for that.
+#: Metadata of a file: the probability below which nothing is meant, heeded if no label of its own says so; that label.
 THRESHOLD = "evergreen.threshold"
 OUTSIDE = "evergreen.outside"
 _BATCH = 64
@@ -27,9 +27,9 @@ class Foreign:
         self._counted = words.Vocabulary(interface.names) if interface.kind == "counts" else None
         own = _outside(interface, outside)
         self._labels = len(interface.labels)
-        self._threshold = _threshold(interface.about)
+        self._threshold = _threshold(interface.about) if own is None else None
         answers = [outside if label == own else label for label in interface.labels]
-        if self._threshold is not None and own is None:
+        if self._threshold is not None:
             answers.append(outside)
         self.answers = tuple(answers)
         self.outside = outside if outside in answers else None
@@ -74,19 +74,8 @@ class Foreign:
             raise PredictionFailed("it answered with something that is no probabilities")
         if self._threshold is None:
             return found
-        return self._bounded(found, self._threshold)
-
-    def _bounded(self, found: Any, threshold: float) -> Any:
-        """Let the answer be `outside` where no label has the threshold's probability."""
-        import numpy as np
-
-        if len(self.answers) > self._labels:
-            return np.concatenate([found, np.full((len(found), 1), threshold)], axis=1) / (1 + threshold)
-        place = self.answers.index(self.outside)
-        others = np.delete(found, place, axis=1).max(axis=1)
-        bounded = found.copy()
-        bounded[:, place] = np.where(others < threshold, 1.0, found[:, place])
-        return bounded / bounded.sum(axis=1, keepdims=True)
+        column = np.full((len(found), 1), self._threshold, dtype=np.float32)
+        return np.concatenate([found, column], axis=1) / (1 + self._threshold)
 
     def close(self) -> None:
         """Let go of the graph."""

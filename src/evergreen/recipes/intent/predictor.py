@@ -58,6 +58,8 @@ class IntentPredictor:
         self.answers = tuple(answers)
         self.outside = outside
         self.manifest = manifest
+        #: What the files in `exports/` hold: the base alone, without those that vote with it.
+        self.exported: IntentPredictor = self
 
     def predict(self, inputs: Sequence[Json]) -> Sequence[Json]:
         """Answer each input, in order."""
@@ -99,11 +101,14 @@ def load(artifact: Path) -> IntentPredictor:
             _whole(artifact, name, manifest)
     graph = Graph(session(_whole(artifact, GRAPH, manifest)), manifest["base"])
     outside = manifest["outside"]
-    if manifest["members"]:
-        from evergreen.recipes.intent import voices
+    base = IntentPredictor(graph, manifest["answers"], outside, manifest)
+    if not manifest["members"]:
+        return base
+    from evergreen.recipes.intent import voices
 
-        return IntentPredictor(voices.load(artifact, manifest, graph), manifest["answers"], outside, manifest)
-    return IntentPredictor(graph, manifest["answers"], outside, manifest)
+    whole = IntentPredictor(voices.load(artifact, manifest, graph), manifest["answers"], outside, manifest)
+    whole.exported = base
+    return whole
 
 
 def read(artifact: Path) -> dict[str, Any]:

@@ -172,6 +172,8 @@ def _ensemble(details: Mapping[str, Any]) -> str:
             f"vote together on {accuracy['ensemble']:.1%}. The base's weight is {details['base_weight']:.2f}."
         )
     said.append(_table(["model", "weight", "why"], rows, figures=(1,)))
+    if details.get("coreml") and any(told["weight"] for told in details["uploads"].values()):
+        said.append("They vote on the server. The file for phones holds the base alone.")
     return "\n\n".join(said)
 
 
