@@ -194,7 +194,7 @@ class Parima(System):
 class Backdoor(System):
     """Backdoor AI, and what its phones, scripts and workers do with it."""
 
-    def train_here(self, recipe: str = 'model = "linear"\ncoreml = false') -> None:
+    def train_here(self, recipe: str = 'model = "linear"') -> None:
         """Train on this machine, on the spot."""
         self.edit('use = "folder"', 'use = "process"\nnice = 0')
         self.edit('use = "intent"', f'use = "intent"\n{recipe}')
