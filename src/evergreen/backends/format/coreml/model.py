@@ -213,8 +213,9 @@ def _vocabulary(parameters: Any) -> Any:
 
 
 def _about(metadata: Any, kinds: list[str], notes: list[str]) -> dict[str, str]:
-    """Return what the file says of itself, and what was made of it; bounded."""
-    said = [(entry.key, entry.value) for entry in metadata.userDefined[:_MOST_ABOUT]]
+    """Return what the file says of itself, and what was made of it; long values of its own are left out."""
+    own = [(entry.key, entry.value) for entry in metadata.userDefined if len(entry.value) <= _LONGEST_ABOUT]
+    said = own[:_MOST_ABOUT]
     said += [
         ("author", metadata.author),
         ("version", metadata.versionString),

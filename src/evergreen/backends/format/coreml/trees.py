@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from evergreen.backends.format.coreml.graph import Answer, Feature, Graph, numbers, refuse
 
-_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "LEAF")
-_LEAF = 6
+_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_EQ", "LEAF")
+_UNEQUAL, _LEAF = 5, 6
 _NONE, _SOFTMAX, _LOGISTIC, _REFERENCE = range(4)
 _MOST_NODES = 1_000_000
 
@@ -28,19 +28,19 @@ def classify(parameters: Any, given: Mapping[str, Feature], labels: tuple[str, .
     sums, negative = _sums(parameters.treeEnsemble, given, graph)
     if reference:
         pads = graph.constant([0, 1, 0, 0], "whole")
-        sums = graph.node("Pad", sums, pads, graph.constant(0.0, "single"))
-        return Answer(graph.node("Softmax", sums, axis=1), labels, "single")
+        sums = graph.node("Pad", sums, pads, graph.constant(0.0))
+        return Answer(graph.node("Softmax", sums, axis=1), labels)
     if transform == _SOFTMAX:
-        return Answer(graph.node("Softmax", sums, axis=1), labels, "single")
+        return Answer(graph.node("Softmax", sums, axis=1), labels)
     if transform == _LOGISTIC:
         sums, negative = graph.node("Sigmoid", sums), False
     elif transform != _NONE:
         raise refuse(f"the tree ensemble has an unknown transform ({transform})")
     if single:
-        share = graph.node("Clip", sums, graph.constant(0.0, "single"), graph.constant(1.0, "single"))
-        rest = graph.node("Sub", graph.constant([1.0], "single"), share)
-        return Answer(graph.node("Concat", rest, share, axis=1), labels, "single")
-    return Answer(sums, labels, "single", "scores" if negative else "shares")
+        share = graph.node("Clip", sums, graph.constant(0.0), graph.constant(1.0))
+        rest = graph.node("Sub", graph.constant([1.0]), share)
+        return Answer(graph.node("Concat", rest, share, axis=1), labels)
+    return Answer(sums, labels, scale="scores" if negative else "shares")
 
 
 def regress(parameters: Any, given: Mapping[str, Feature], graph: Graph) -> Feature:
@@ -52,7 +52,7 @@ def regress(parameters: Any, given: Mapping[str, Feature], graph: Graph) -> Feat
         raise refuse(f"a transform ({transform}) of a tree ensemble regressor is not supported")
     if transform:
         sums = graph.node("Softmax", sums, axis=1) if transform == _SOFTMAX else graph.node("Sigmoid", sums)
-    return graph.feature(sums, (width,), "single")
+    return graph.feature(sums, (width,))
 
 
 def _sums(ensemble: Any, given: Mapping[str, Feature], graph: Graph) -> tuple[str, bool]:
@@ -66,13 +66,13 @@ def _sums(ensemble: Any, given: Mapping[str, Feature], graph: Graph) -> tuple[st
         raise refuse(f"the tree ensemble has {len(base)} base predictions for {width} dimensions")
     built = _arrays(ensemble, x.width, width)
     negative = bool((base < 0).any() or (built["target_weights_as_tensor"] < 0).any())
-    if len(base):
-        built["base_values_as_tensor"] = base
     tensors = {name: _tensor(value) if name.endswith("_as_tensor") else value for name, value in built.items()}
     sums = graph.node(
         "TreeEnsembleRegressor", x.tensor, domain="ai.onnx.ml", n_targets=width, aggregate_function="SUM", **tensors
     )
-    return sums, negative
+    double = graph.cast(Feature(sums, (width,), "single"), "double").tensor
+    # Not given to the operator: onnxruntime forgets it for dimensions that no leaf on a row's way speaks of.
+    return graph.node("Add", double, graph.constant(base)) if len(base) else double, negative
 
 
 def _arrays(ensemble: Any, features: int, width: int) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def _arrays(ensemble: Any, features: int, width: int) -> dict[str, Any]:
             continue
         if node.branchFeatureIndex >= features:
             raise refuse(f"tree {node.treeId} asks for feature {node.branchFeatureIndex} of {features}")
-        for side, child in enumerate((node.trueChildNodeId, node.falseChildNodeId)):
+        sides = node.trueChildNodeId, node.falseChildNodeId
+        for side, child in enumerate(sides[::-1] if modes[i] == _UNEQUAL else sides):
             j = place.get((node.treeId, child))
             if j is None:
                 raise refuse(f"node {node.nodeId} of tree {node.treeId} has a child {child} that does not exist")
@@ -111,7 +112,8 @@ def _arrays(ensemble: Any, features: int, width: int) -> dict[str, Any]:
     rank = np.empty(len(nodes), np.int64)
     rank[order] = np.arange(len(nodes))
     branch = modes[order] != _LEAF
-    missing = np.fromiter((n.missingValueTracksTrueChild for n in nodes), np.int64, len(nodes))
+    # "Not equal" is drawn as "equal" the other way round: in onnxruntime, what is missing is not equal to anything.
+    missing = np.fromiter((n.missingValueTracksTrueChild for n in nodes), np.int64, len(nodes)) ^ (modes == _UNEQUAL)
     feature = np.fromiter((n.branchFeatureIndex for n in nodes), np.uint64, len(nodes)).astype(np.int64)
     return {
         "nodes_treeids": tree[order].tolist(),
