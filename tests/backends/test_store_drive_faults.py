@@ -130,6 +130,14 @@ class TestFaults:
         store.get("f", tmp_path / "out")
         assert (files(tmp_path / "out"), len(spoilt)) == ({"x": b"1234"}, 1)
 
+    def test_nothing_is_left_of_a_folder(self, store: DriveStore, server: FakeDrive, tmp_path: Path) -> None:
+        store.put("m/1", write(tmp_path / "in", {"a": b"1", "b/c": b"2"}))
+        store.write("m/x", b"")
+        store.delete("m/1")
+        assert sorted(file.name for file in server.files.values()) == ["Ever Green", "m", "models", "x"]
+        store.put("m/1", tmp_path / "in")
+        store.get("m/1", tmp_path / "out")
+
     def test_lists_of_many_pages_and_folders(self, store: DriveStore, server: FakeDrive) -> None:
         keys = sorted([f"d/{n}" for n in range(9)] + [f"e/{n}/{n}" for n in range(30)])
         with ThreadPoolExecutor(8) as pool:

@@ -262,6 +262,21 @@ class TestFaults:
         wrong = lost_in_rounds(store, 100)
         assert wrong == []
 
+    def test_nothing_is_left_of_a_folder(self, store: DropboxStore, server: FakeDropbox, tmp_path: Path) -> None:
+        store.put("m/1", write(tmp_path / "in", {"a": b"1", "b/c": b"2"}))
+        store.write("m/x", b"")
+        store.delete("m/1")
+        assert [path for path in server.entries if "1@" in path] == []
+        assert store.list() == ["m/x"]
+
+    def test_an_answer_from_somebody_else(self, store: DropboxStore, server: FakeDropbox) -> None:
+        page = Reply(200, b"<html>Log in to the hotel</html>", "text/html")
+        server.faults.append(Fault("files/upload", reply=page))
+        store.write("a", b"1")
+        server.faults.append(Fault("files/", times=99, reply=page))
+        with pytest.raises(Unavailable, match="does not answer"):
+            store.list()
+
     def test_removing_never_takes_a_folder(self, store: DropboxStore) -> None:
         store.write("a/b", b"1")
         store.delete("a")

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from googleapiclient.errors import HttpError
 from googleapiclient.http import MediaIoBaseUpload
 
+from evergreen.backends.store import MARK
 from evergreen.backends.store.remote.drive_asking import Drive
 from evergreen.backends.store.remote.drive_folders import FIELDS, FOLDER, LAG_S, Folders, Parts
 from evergreen.backends.store.remote.objects import RemoteStore
@@ -25,7 +26,7 @@ from evergreen.core.recipe import PluginOptions
 #: Bytes of one request of a large file (a multiple of 256 KiB); smaller files go in one request.
 CHUNK = 16 * 1024 * 1024
 #: Marks, for every reader, a file that `write` has written: it goes before files that `create` has made.
-_MARK, _WRITTEN = "evergreen", "written"
+_STATE, _WRITTEN = "evergreen", "written"
 #: Kinds that have no bytes: documents of Google's own editors, shortcuts.
 _NO_FILE = "application/vnd.google-apps."
 _RESTARTS, _MOST_KNOWN = 3, 4096
@@ -170,6 +171,10 @@ class DriveObjects:
             for file in self._all(path):
                 self._folders.remove(file["id"])
             self._known.forget(path)
+            above = _parts(path)[:-1]
+            # What is left of a stored folder when its last file is gone.
+            while any(part.endswith(MARK) for part in above) and self._folders.prune(above):
+                above = above[:-1]
 
     def upload(self, path: str, file: Path, told: Callable[[int], None]) -> None:
         """Store a file, in parts if it is large; what broke off goes on, also in another process."""
@@ -208,7 +213,7 @@ class DriveObjects:
     def _chosen(self, path: str) -> Any | None:
         """Return the file that counts: the last written, or else the first made. The same for all readers."""
         found = self._all(path)
-        written = [file for file in found if file.get("properties", {}).get(_MARK) == _WRITTEN]
+        written = [file for file in found if file.get("properties", {}).get(_STATE) == _WRITTEN]
         if written:
             return max(written, key=lambda file: (file["modifiedTime"], file["id"]))
         return min(found, key=lambda file: (file["createdTime"], file["id"]), default=None)
@@ -236,7 +241,7 @@ class DriveObjects:
         """Write over a file; False if it is gone, or in the bin."""
         request = self._drive.files.update(
             fileId=id,
-            body={"properties": {_MARK: _WRITTEN}},
+            body={"properties": {_STATE: _WRITTEN}},
             media_body=_media(path, data),
             fields=FIELDS,
             supportsAllDrives=True,
@@ -269,7 +274,7 @@ class DriveObjects:
     def _body(self, path: str, written: bool = False) -> dict[str, Any]:
         *above, name = _parts(path)
         body = {"id": self._drive.new_id(), "name": name, "parents": [self._folders.make(tuple(above))]}
-        return {**body, "properties": {_MARK: _WRITTEN}} if written else body
+        return {**body, "properties": {_STATE: _WRITTEN}} if written else body
 
     def _large(self, path: str, file: Path, told: Callable[[int], None]) -> Any | None:
         """Upload in parts; None when Drive does not know of the upload any more."""

@@ -126,6 +126,19 @@ class Folders:
             if e.status_code != 404:
                 raise
 
+    def prune(self, parts: Parts) -> bool:
+        """Remove the folders of a path if they hold nothing; say whether none is left."""
+        ids = self.find(parts, fresh=True)
+        if any(True for _ in self.children(ids)):
+            return False
+        for id in ids:
+            self.remove(id)
+        full = (*self._inner, *parts)
+        with self._lock:
+            self._seen = {path: seen for path, seen in self._seen.items() if path[: len(full)] != full}
+            self._made = {path: made for path, made in self._made.items() if path[: len(full)] != full}
+        return True
+
     def _within(self) -> dict[str, Any]:
         """Return where to search: a shared drive is searched as a whole, or not completely. Checks the top folder."""
         if self._scope is None:

@@ -16,7 +16,7 @@ from dropbox.exceptions import ApiError
 from dropbox.files import CommitInfo, DeletedMetadata, FileMetadata, UploadSessionCursor, WriteMode
 from requests.exceptions import RequestException
 
-from evergreen.backends.store import BLOCK
+from evergreen.backends.store import BLOCK, MARK
 from evergreen.backends.store.remote.dropbox_asking import ask, client, refused, tags
 from evergreen.backends.store.remote.objects import RemoteStore
 from evergreen.backends.store.remote.unfinished import Unfinished
@@ -132,8 +132,19 @@ class DropboxObjects:
                 if tags(e)[:2] != ("path_write", "conflict"):
                     raise refused(path, e) from e
             else:
+                self._tidy(path.rpartition("/")[0])
                 return
         raise Conflict(f"{path} is replaced faster than it can be removed", hint="Stop what writes it, then again.")
+
+    def _tidy(self, folder: str) -> None:
+        """Remove what is left of a stored folder when its last file is gone: Dropbox keeps empty folders."""
+        try:
+            while f"{MARK}/" in folder + "/" and not self._listed(folder):
+                ask(partial(self._client.files_delete_v2, self._at(folder)))
+                folder = folder.rpartition("/")[0]
+        except ApiError as e:
+            if tags(e)[-1] != "not_found":  # somebody else was faster
+                raise refused(folder, e) from e
 
     def upload(self, path: str, file: Path, told: Callable[[int], None]) -> None:
         """Store a file, in parts if it is large; what broke off goes on, also in another process."""

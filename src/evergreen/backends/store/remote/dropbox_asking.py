@@ -15,6 +15,8 @@ from evergreen.core.errors import ConfigError, Conflict, Corrupt, Unavailable
 
 T = TypeVar("T")
 
+#: What the client raises when the answer is not from Dropbox: a page of some gateway in between.
+_GARBLED = (AssertionError, ValueError)
 _VARIABLES = ("DROPBOX_APP_KEY", "DROPBOX_APP_SECRET", "DROPBOX_REFRESH_TOKEN")
 
 
@@ -28,7 +30,7 @@ def ask(question: Callable[[], T]) -> T:
             hint=f"Check {', '.join(_VARIABLES)}: they belong to one app, which needs the permissions "
             "files.content.write, files.content.read and files.metadata.read.",
         ) from None  # what is behind it may show them
-    except (RequestException, HttpError) as e:
+    except (RequestException, HttpError, *_GARBLED) as e:
         raise Unavailable(f"Dropbox does not answer ({type(e).__name__})") from e
 
 
@@ -62,7 +64,7 @@ def _wait_s(e: Exception) -> float | None:
         return 0.0 if tags(e) == ("expired_access_token",) else None
     if isinstance(e, ApiError):
         return 0.0 if {"too_many_write_operations", "content_hash_mismatch"} & set(tags(e)) else None
-    return 0.0 if isinstance(e, (RequestException, InternalServerError, Corrupt)) else None
+    return 0.0 if isinstance(e, (RequestException, InternalServerError, Corrupt, *_GARBLED)) else None
 
 
 def tags(e: ApiError | AuthError) -> tuple[str, ...]:
