@@ -14,10 +14,12 @@ import msgspec
 from evergreen.core.errors import JobFailed
 from evergreen.core.recipe import Job
 from evergreen.core.records import Json
-from evergreen.recipes.intent import ensemble, graph, predictor, prove, voices, words
+from evergreen.recipes.intent import ensemble, graph, manifest, predictor, prove, voices, words
 from evergreen.recipes.intent.described import Described
 from evergreen.recipes.intent.options import IntentOptions
 from evergreen.recipes.intent.training import Fitted
+
+FEATURES = "features.json"
 
 
 def write(options: IntentOptions, fitted: Fitted, job: Job, started: float) -> Mapping[str, Json]:
@@ -29,7 +31,7 @@ def write(options: IntentOptions, fitted: Fitted, job: Job, started: float) -> M
     proved = prove.prove(fitted, opened, job.seed)
     opened.close()
     job.report("export", 1, 2, {})
-    _vocabulary(described, job.out / predictor.FEATURES)
+    _vocabulary(described, job.out / FEATURES)
     together = ensemble.build(options, fitted, job)
     for key in together.members:
         _keep(job.uploads[key], job.out / "members" / key)
@@ -42,7 +44,7 @@ def write(options: IntentOptions, fitted: Fitted, job: Job, started: float) -> M
         }
     details["coreml"] = _coreml(options, described, job.out / "exports")
     details["seconds"] = round(perf_counter() - started, 2)
-    predictor.write_manifest(
+    manifest.write(
         job.out,
         {
             "base": list(described.answers),

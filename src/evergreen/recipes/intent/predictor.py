@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from evergreen.core.errors import Corrupt
 from evergreen.core.records import Json
 from evergreen.recipes.intent import words
 
 GRAPH = "model.onnx"
-MANIFEST = "intent.json"
-FEATURES = "features.json"
-FORMAT = 1
 #: Probabilities in an answer.
 TOP = 5
 #: Texts answered in one go: each takes as many numbers as there are names.
@@ -93,45 +86,6 @@ def answer(answers: Sequence[str], first: int, row: Any, outside: str | None) ->
     }
 
 
-def load(artifact: Path) -> IntentPredictor:
-    """Load what a training wrote. Raises `Corrupt` if anything is missing or not as it was written."""
-    manifest = read(artifact)
-    for name in manifest["files"]:
-        if name.startswith("members/"):
-            _whole(artifact, name, manifest)
-    graph = Graph(session(_whole(artifact, GRAPH, manifest)), manifest["base"])
-    outside = manifest["outside"]
-    base = IntentPredictor(graph, manifest["answers"], outside, manifest)
-    if not manifest["members"]:
-        return base
-    from evergreen.recipes.intent import voices
-
-    whole = IntentPredictor(voices.load(artifact, manifest, graph), manifest["answers"], outside, manifest)
-    whole.exported = base
-    return whole
-
-
-def read(artifact: Path) -> dict[str, Any]:
-    """Read what an artifact says of itself. Raises `Corrupt` if it is none of ours."""
-    try:
-        manifest = msgspec.json.decode((artifact / MANIFEST).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as e:
-        raise Corrupt(f"the artifact {artifact.name} is not whole: {e}", hint="Roll back, or train again.") from e
-    if manifest.get("recipe") != "intent" or manifest.get("format") != FORMAT:
-        raise Corrupt(f"{artifact.name} is no artifact of the intent recipe, format {FORMAT}")
-    return manifest
-
-
-def _whole(artifact: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    try:
-        data = (artifact / name).read_bytes()
-    except OSError as e:
-        raise Corrupt(f"the artifact {artifact.name} is not whole: {e}", hint="Roll back, or train again.") from e
-    if sha256(data).hexdigest() != manifest["files"].get(name):
-        raise Corrupt(f"{artifact.name}/{name} is not the file that was written", hint="Roll back, or train again.")
-    return data
-
-
 def session(graph: bytes) -> Any:
     """Open a graph for quick single answers in little memory: one thread, no spinning, no arena."""
     import onnxruntime as ort
@@ -154,14 +108,3 @@ def session(graph: bytes) -> Any:
         state.RuntimeException,
     ) as e:
         raise Corrupt(f"onnxruntime cannot read the graph: {e}") from e
-
-
-def write_manifest(artifact: Path, more: dict[str, Json]) -> None:
-    """Finish an artifact whose other files are written: the digest of each goes into the manifest."""
-    files = {
-        path.relative_to(artifact).as_posix(): sha256(path.read_bytes()).hexdigest()
-        for path in sorted(artifact.rglob("*"))
-        if path.is_file()
-    }
-    manifest = {"recipe": "intent", "format": FORMAT, **more, "files": files}
-    (artifact / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -86,9 +86,9 @@ class Intent(Recipe):
 
     def load(self, artifact: Path) -> Predictor:
         """Open the graph with onnxruntime, and those of the models that vote with it."""
-        from evergreen.recipes.intent import predictor
+        from evergreen.recipes.intent import loading
 
-        return predictor.load(artifact)
+        return loading.load(artifact)
 
     def adopt(self, upload: Path, interface: Interface) -> Predictor:
         """Load a model from a device. Raises `InvalidInput` if what it asks for cannot be given."""
@@ -112,10 +112,10 @@ class Intent(Recipe):
 
     def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
         """Write `report.md`, `report.json` and pictures."""
-        from evergreen.recipes.intent import predictor as loaded
-        from evergreen.recipes.intent import report
+        from evergreen.recipes.intent import loading, report
+        from evergreen.recipes.intent.predictor import IntentPredictor
 
-        own = predictor if isinstance(predictor, loaded.IntentPredictor) else loaded.load(artifact)
+        own = predictor if isinstance(predictor, IntentPredictor) else loading.load(artifact)
         report.write(self.options, own, rows, folder)
 
     def describe(self, value: Json) -> Mapping[str, float]:
