@@ -21,6 +21,8 @@ PRICES = (1.0, 0.3, 3.0)
 _FOLDS = 3
 #: Rows up to which "auto" tries a forest: beyond, one takes longer than all the rest together.
 _FOREST_ROWS = 5000
+#: Rows from which on only the first price is tried: the right one hardly matters there, and each takes minutes.
+_MANY_ROWS = 30_000
 #: Rows labelled out of scope from which on they tell where the scope ends.
 FEWEST_OUTSIDE = 10
 
@@ -115,7 +117,8 @@ def _clearly_better(one: _Tried, other: _Tried) -> bool:
 def _settings(trial: Trial) -> list[Setting]:
     options = trial.options
     forest = Setting("random_forest", trees=options.trees)
-    linear = [Setting("linear", c, most=options.max_features) for c in PRICES]
+    prices = PRICES if len(trial.y) < _MANY_ROWS else PRICES[:1]
+    linear = [Setting("linear", c, most=options.max_features) for c in prices]
     if options.model == "random_forest":
         return [forest]
     if options.model == "auto" and len(trial.y) <= _FOREST_ROWS:

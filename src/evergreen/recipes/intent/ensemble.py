@@ -20,7 +20,7 @@ from evergreen.recipes.intent.training import Fitted
 #: Rows tried on, and the longest that one model may take for them and for one of them.
 _MOST = 1500
 _TIME_S = 20.0
-_SLOWEST_MS = 20.0
+_SLOWEST_MS = 5.0
 #: Steps of ensemble selection: weights are multiples of about one in as many.
 _STEPS = 12
 #: Gains below so many standard errors may be chance. One in 44 that does not help would pass at 2.
