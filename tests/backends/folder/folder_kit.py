@@ -37,10 +37,11 @@ class Mortal:
             when = self._die()
             if when == "before":
                 raise Killed
-            answer = found(*given, **named)
-            if when == "after":
-                raise Killed
-            return answer
+            try:
+                return found(*given, **named)
+            finally:
+                if when == "after":
+                    raise Killed
 
         return call
 

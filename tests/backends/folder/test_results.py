@@ -164,7 +164,7 @@ def test_the_app_may_die_between_any_two_lines(tmp_path: Path, when: str) -> Non
         far.app(Mortal(store, die), Mortal(ledger, die))
         died = _story(far)
         if not died:
-            assert fatal > 20
+            assert next(calls) <= fatal > 20  # it came to the end before its turn to die
             break
         far.app()
         assert not _story(far)
@@ -190,7 +190,7 @@ def _story(far: Far) -> bool:
                 if far.read(KEYS.result(grant.mark), Result) is None:
                     far.write(KEYS.result(grant.mark), far.model(grant))
             if far.runner.poll("r1-1").state == "done":
-                far.runner.start(TICKET)
+                far.runner.tend()
                 for watch in list(far.watches.values()):
                     while watch.look():
                         far.now += POLL_S

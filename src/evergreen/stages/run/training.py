@@ -57,7 +57,12 @@ def _refuse(loop: Loop, why_not: str, run: Run) -> None:
 
 
 def start(loop: Loop) -> None:
-    """Hand the run in line to the runner, one at a time."""
+    """Hand the run in line to the runner, one at a time.
+
+    A runner with a `tend` is given a moment to see to what it left undone.
+    """
+    if hasattr(loop.runner, "tend"):
+        loop.runner.tend()
     run = loop.ledger.last(Run, loop.name, RunState.QUEUED)
     if run is None or loop.ledger.last(Run, loop.name, RunState.RUNNING) is not None:
         return

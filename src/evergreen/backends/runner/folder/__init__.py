@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: The shortest lease that is meant for people and machines over the internet.
 _LEASE_S = 90.0
+#: How often to see whether another process left something undone.
+_TEND_S = 60.0
 
 
 def _nonce() -> str:
@@ -100,6 +102,7 @@ class FolderRunner:
         self._clock, self._wall, self._nonce = clock, wall, nonce
         self._spawn = spawn or self._in_a_thread
         self._watches: dict[str, Watch] = {}
+        self._tend_at = float("-inf")
         self._lock = threading.Lock()
         self._wakes: dict[str, threading.Event] = {}
         #: Called, from a thread of its own, when an attempt has ended.
@@ -111,11 +114,17 @@ class FolderRunner:
         while (row := self._book.row(ticket.run)) is None or row.ticket.attempt < ticket.attempt:
             if self._book.change(row, self._opened(row, ticket)):
                 break
-        for run, left in self._book.rows().items():
-            if left.state and not left.tidy:  # what an earlier process did not come to
-                self._watch(f"{run}-{left.ticket.attempt}")
         self._watch(handle)
         return handle
+
+    def tend(self) -> None:
+        """See to what another process, or this one before it died, did not come to: words not said, things not swept."""
+        if self._clock() < self._tend_at:
+            return
+        self._tend_at = self._clock() + _TEND_S
+        for run, row in self._book.rows().items():
+            if not row.tidy and (row.state or self._book.over(run)):
+                self._watch(f"{run}-{row.ticket.attempt}")
 
     def poll(self, handle: str) -> Progress:
         """Say how it goes, as far as the last look showed."""
@@ -130,10 +139,11 @@ class FolderRunner:
     def cancel(self, handle: str) -> None:
         """Ask the worker, if there is one, to stop."""
         run, attempt = protocol.parse(handle)
-        while (row := self._book.row(run)) is not None and row.ticket.attempt == attempt:
-            if row.cancelled or row.state or self._book.change(row, msgspec.structs.replace(row, cancelled=True)):
+        while (row := self._book.row(run)) is not None and row.ticket.attempt >= attempt and not row.closed:
+            # Also an attempt that was lost a moment ago: the next one is not to begin.
+            if row.cancelled or self._book.change(row, msgspec.structs.replace(row, cancelled=True)):
                 break
-        if wake := self._wakes.get(handle):
+        for wake in list(self._wakes.values()):
             wake.set()
 
     def _opened(self, row: Row | None, ticket: Ticket) -> Row:
@@ -142,7 +152,13 @@ class FolderRunner:
             return opened
         kin = row.kin if _same_work(row.ticket, ticket) else ()
         return msgspec.structs.replace(
-            opened, created=row.created, worker=row.worker, boot=row.boot, marks=row.marks, kin=kin
+            opened,
+            created=row.created,
+            worker=row.worker,
+            boot=row.boot,
+            marks=row.marks,
+            kin=kin,
+            cancelled=row.cancelled and not row.closed,
         )
 
     def _watch(self, handle: str) -> Watch:

@@ -105,6 +105,10 @@ class Watch:
         row = self._book.row(self.run)
         if row is None or row.ticket.attempt != self._attempt:
             return False  # forgotten, or the next attempt's watch looks after it
+        over = None if row.closed else self._book.over(self.run)
+        if over is not None:  # nobody waits for it any more
+            self._book.change(row, msgspec.structs.replace(row, closed=over, state=row.state or "cancelled"))
+            return True
         self._publish(row)
         if row.state:
             return self._finish(row)
@@ -137,11 +141,6 @@ class Watch:
             for mark in row.marks
             if mark != row.mark
         ]
-        if row.closed:
-            ack = Ack(opening=row.opening, state=row.closed, mark=row.mark, why=row.why)
-            return [*said, (keys.ack, ack)]
-        if row.mark and row.cancelled:
-            said.append((keys.control(row.mark), Control(what="cancel", why="somebody asked to stop it")))
         job = Job(
             ticket=row.ticket,
             opening=row.opening,
@@ -152,7 +151,11 @@ class Watch:
             mode=pace.mode,
             needs=pace.needs,
         )
-        said.append((keys.job, job))
+        said.append((keys.job, job))  # also of what is over: an ack is heeded by its opening
+        if row.closed:
+            return [*said, (keys.ack, Ack(opening=row.opening, state=row.closed, mark=row.mark, why=row.why))]
+        if row.mark and row.cancelled:
+            said.append((keys.control(row.mark), Control(what="cancel", why="somebody asked to stop it")))
         if row.mark and pace.mode == "grant":
             grant = Grant(ticket=row.held, opening=row.opening, worker=row.worker, boot=row.boot, resume=row.resume)
             said.append((keys.grant(row.mark), grant))
@@ -325,10 +328,7 @@ class Watch:
         """See to it that nobody works on in vain, and that nothing is left lying about."""
         self.progress = self._book.outcome(self.handle) or self.progress
         if not row.closed:
-            over = self._book.over(self.run)
-            if over is not None:
-                self._book.change(row, msgspec.structs.replace(row, closed=over))
-            return True
+            return True  # the next attempt is about to begin
         if not row.tidy:
             sweep.tidy(self._store, row)
             self._book.change(row, msgspec.structs.replace(row, tidy=True))
