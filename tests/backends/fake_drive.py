@@ -364,6 +364,8 @@ class FakeDrive(FakeServer):
             test = parse(query.replace("'root'", f"'{ROOT}'"))
         except NotAQuery as e:
             raise Refuse(400, "invalid", f"Invalid Value: {e}") from e
+        if any(id not in self.files for id in re.findall(r"'([^']*)' in parents", query) if id not in ("root", ROOT)):
+            raise Refuse(404, "notFound", "File not found: .")
         young = time.monotonic() - self.lag_s
         seen = [file for file in self.files.values() if file.born <= young]
         seen += [file for file, when in self.gone.values() if when > young]

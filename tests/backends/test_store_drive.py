@@ -191,6 +191,27 @@ class TestPeople:
         store.write("x/y/b", b"3")
         assert (store.read("x/y/a"), store.read("x/y/b")) == (b"2", b"3")
 
+    def test_so_is_the_folder_of_all_for_who_only_reads(self, store: DriveStore, server: FakeDrive) -> None:
+        store.write("x/y/a", b"1")
+        assert store.list() == ["x/y/a"]
+        (folder,) = (file.id for file in server.files.values() if file.name == "Ever Green")
+        server._delete(folder)
+        assert store.list() == []
+        with pytest.raises(NotFound):
+            store.read("x/y/a")
+
+    def test_a_shared_folder_that_was_deleted_is_not_taken_for_an_empty_one(
+        self, store: DriveStore, server: FakeDrive, tmp_path: Path
+    ) -> None:
+        store.write("x", b"1")
+        (folder,) = (file.id for file in server.files.values() if file.name == "models")
+        other = opened(tmp_path, f"gdrive://{folder}")
+        assert other.read("x") == b"1"
+        server._delete(folder)
+        for use in (other.list, lambda: other.read("x"), lambda: other.write("y", b"")):
+            with pytest.raises(ConfigError, match=folder):
+                use()
+
 
 class TestCreate:
     def test_equal_bytes_are_no_success(self, store: DriveStore) -> None:

@@ -10,45 +10,21 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import dropbox.dropbox_client
 import pytest
+from dropbox_kit import Detour, opened
 from fake_dropbox import FakeDropbox, fake_dropbox
-from fake_server import Fault, Reply, certificate
-from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
+from fake_server import Fault, Reply
 
 from evergreen.backends.store.remote import dropbox as ours
 from evergreen.backends.store.remote import dropbox_asking as asking
 from evergreen.backends.store.remote import patience
 from evergreen.backends.store.remote.dropbox import DropboxStore
-from evergreen.core.config import store_at
 from evergreen.core.errors import ConfigError, Conflict, Corrupt, NotFound, Unavailable
-from evergreen.core.plugins import make
 from evergreen.testing.store import StoreContract, files, write
 
 MIB = 1 << 20
-
-
-class Detour(HTTPAdapter):
-    """Sends the official client's requests for api.dropboxapi.com here, whatever the environment says."""
-
-    def __init__(self, server: FakeDropbox) -> None:
-        super().__init__(pool_maxsize=16)
-        self._port, self._trusted = server.port, str(certificate(server.tls or Path()))
-
-    def send(self, request: PreparedRequest, *args: Any, **settings: Any) -> Response:
-        request.url = f"https://localhost:{self._port}{urlsplit(request.url or '').path}"
-        return super().send(request, *args, **{**settings, "verify": self._trusted})
-
-    def session(self, **_: Any) -> Session:
-        """Return a session that takes this way; stands in for `dropbox.create_session`."""
-        session = Session()
-        session.trust_env = False
-        session.mount("https://", self)
-        return session
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +47,6 @@ def server(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
 @pytest.fixture
 def store(server: FakeDropbox, tmp_path: Path) -> DropboxStore:
     return opened(tmp_path)
-
-
-def opened(folder: Path, url: str = "dropbox:///Ever Green/models") -> DropboxStore:
-    store: DropboxStore = make("stores", store_at(url), home=folder, state=folder / "state")
-    return store
 
 
 class TestDropboxStore(StoreContract):

@@ -90,21 +90,31 @@ class Folders:
     def children(self, folders: Iterable[str], name: str | None = None) -> Iterator[Any]:
         """Yield what lies in folders, with exactly this name if one is given."""
         ids = list(folders)
-        scope = self._within()
         for at in range(0, len(ids), _AT_ONCE):
-            places = " or ".join(f"{_text(id)} in parents" for id in ids[at : at + _AT_ONCE])
-            named = f" and name = {_text(name)}" if name is not None else ""
-            asked = {"q": f"({places}) and trashed = false{named}", "fields": f"nextPageToken,files({FIELDS})"}
-            page: str | None = None
+            yield from (f for f in self._search(ids[at : at + _AT_ONCE], name) if self._counts(f, name))
+
+    def _search(self, folders: list[str], name: str | None) -> list[Any]:
+        """Return all pages of a search. Drive refuses it as a whole when one of the folders is no more."""
+        scope, found = self._within(), list[Any]()
+        more: dict[str, str] = {}
+        places = " or ".join(f"{_text(id)} in parents" for id in folders)
+        named = f" and name = {_text(name)}" if name is not None else ""
+        asked = {"q": f"({places}) and trashed = false{named}", "fields": f"nextPageToken,files({FIELDS})"}
+        try:
             while True:
-                request = self._drive.files.list(
-                    **asked, **scope, pageSize=1000, **({"pageToken": page} if page else {}), supportsAllDrives=True
-                )
-                found = self._drive.ask(request)
-                yield from (f for f in found["files"] if self._counts(f, name))
-                page = found.get("nextPageToken")
-                if page is None:
-                    break
+                request = self._drive.files.list(**asked, **scope, **more, pageSize=1000, supportsAllDrives=True)
+                answer = self._drive.ask(request)
+                found += answer["files"]
+                if "nextPageToken" not in answer:
+                    return found
+                more = {"pageToken": answer["nextPageToken"]}
+        except HttpError as e:
+            if e.status_code != 404:
+                raise
+            if self._top in folders:
+                raise self.no_top() from e
+            self.forget()
+            return [file for id in folders for file in self._search([id], name)] if len(folders) > 1 else []
 
     def _counts(self, file: Any, name: str | None) -> bool:
         # Drive's own search for a name does not look at case.
