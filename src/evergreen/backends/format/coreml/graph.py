@@ -22,7 +22,9 @@ _MOST_WIDE = 1 << 20
 
 
 def refuse(message: str, hint: str | None = None) -> InvalidInput:
-    """Return the error that says what is wrong with a file."""
+    """Return the error that says what is wrong with a file, in a bounded sentence."""
+    if len(message) > 400:  # a name in it is that long
+        message = f"{message[:250]} … {message[-100:]}"
     return InvalidInput(message, field="model", hint=hint)
 
 

@@ -25,11 +25,12 @@ def classify(parameters: Any, given: Mapping[str, Feature], labels: tuple[str, .
     if not 1 <= k <= len(samples):
         raise refuse(f"{k} neighbours cannot be found among {len(samples)} samples")
     points = numbers(np.array(samples), what="a sample of the neighbours")
-    classes = tuple(dict.fromkeys(labels))
+    place = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    classes = tuple(place)
     if len(samples) * len(classes) > 1 << 24:
         raise refuse(f"{len(samples):,} samples of {len(classes):,} labels are too many")
     member = np.zeros((len(samples), len(classes)))
-    member[np.arange(len(samples)), [classes.index(label) for label in labels]] = 1.0
+    member[np.arange(len(samples)), [place[label] for label in labels]] = 1.0
     axis = graph.constant([1], "whole")
     square = graph.node("ReduceSum", graph.node("Mul", x.tensor, x.tensor), axis, keepdims=1)
     cross = graph.node("MatMul", x.tensor, graph.constant(-2.0 * points.T))

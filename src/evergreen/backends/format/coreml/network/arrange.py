@@ -39,10 +39,12 @@ def _concat(layer: Layer, axis: int | None = None) -> Feature:
 def _reshaped(layer: Layer, shape: Sequence[int]) -> Feature:
     """Return the only input in a shape, in which one -1 stands for what is left."""
     x, target = layer.one, list(shape)
+    if not 1 <= len(target) <= 6:
+        raise layer.wrong(f"{len(target)} dimensions; 1 to 6 are allowed")
     if target.count(-1) == 1:
         rest = -prod(target)
         target[target.index(-1)] = x.width // rest if rest > 0 else 0
-    if not 1 <= len(target) <= 6 or any(size < 1 for size in target) or prod(target) != x.width:
+    if any(size < 1 for size in target) or prod(target) != x.width:
         raise layer.wrong(f"{x.shape} cannot take the shape {tuple(shape)}")
     return layer.graph.reshape(x, tuple(target))
 
