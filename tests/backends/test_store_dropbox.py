@@ -230,7 +230,7 @@ class TestFaults:
 
     def test_rounds_of_listing_and_reading_lose_nothing(self, store: DropboxStore, server: FakeDropbox) -> None:
         server.fault_rate, server.page = 0.2, 5
-        wrong = lost_in_rounds(store, 100)
+        wrong = lost_in_rounds(store, 40)
         assert wrong == []
 
     def test_nothing_is_left_of_a_folder(self, store: DropboxStore, server: FakeDropbox, tmp_path: Path) -> None:
