@@ -14,7 +14,7 @@ import msgspec
 from evergreen.core.errors import JobFailed
 from evergreen.core.recipe import Job
 from evergreen.core.records import Json
-from evergreen.recipes.intent import ensemble, graph, manifest, predictor, prove, voices, words
+from evergreen.recipes.intent import coreml, ensemble, graph, manifest, predictor, prove, voices
 from evergreen.recipes.intent.described import Described
 from evergreen.recipes.intent.options import IntentOptions
 from evergreen.recipes.intent.training import Fitted
@@ -73,11 +73,10 @@ def _keep(upload: Path, folder: Path) -> None:
 def _vocabulary(described: Described, path: Path) -> None:
     """Write what a phone needs to count as we do."""
     content = {
+        **coreml.features(described.names),
+        "norm": "l2",
         "names": list(described.names),
         "idf": [float(factor) for factor in described.idf],
-        "lower": True,
-        "pattern": words.PATTERN,
-        "norm": "l2",
     }
     path.write_bytes(msgspec.json.encode(content) + b"\n")
 
@@ -85,7 +84,7 @@ def _vocabulary(described: Described, path: Path) -> None:
 def _coreml(options: IntentOptions, described: Described, folder: Path) -> str | None:
     """Write the file for phones, as far as that is wanted and possible; return where it is, or why it is not."""
     wanted = str(options.coreml).lower()
-    there = find_spec("coremltools") is not None and find_spec("evergreen.recipes.intent.coreml") is not None
+    there = find_spec("coremltools") is not None
     if wanted == "false" or (wanted == "auto" and not there):
         return None
     if not there:
@@ -94,8 +93,6 @@ def _coreml(options: IntentOptions, described: Described, folder: Path) -> str |
             kind="configuration",
             hint="Install evergreen-ml[coreml].",
         )
-    from evergreen.recipes.intent import coreml
-
     folder.mkdir(exist_ok=True)
     try:
         coreml.write(path=folder / "intent.mlmodel", described=described)

@@ -224,8 +224,8 @@ def _limit(trial: Trial, best: _Tried) -> tuple[float | None, str]:
     weights = trial.given[best.scored]
     if trial.outside.shape[0] >= FEWEST_OUTSIDE:
         return _balanced(inside, weights, best.outside), (
-            f"chosen on {trial.outside.shape[0]:,} rows labelled out of scope, so that as large a share of these is "
-            "refused as of the others is let in"
+            f"chosen on {trial.outside.shape[0]:,} rows labelled out of scope, for the best mean of two shares: of these "
+            "refused and of the others let in"
         )
     if trial.options.refuse == 0:
         return None, "nothing is out of scope"
