@@ -53,11 +53,8 @@ class Plan:
     step_s: float = 5.0
     every: int = 2
     fails: bool = False  #: the recipe raises half-way
+    brisk: bool = False  #: every operation is quick from the start
     faults: tuple[Fault, ...] = ()
-
-    def __str__(self) -> str:
-        """Print it so that it can be pasted into a test."""
-        return repr(self)
 
 
 def draw(seed: int, mode: Literal["grant", "direct"] | None = None, weather: str | None = None) -> Plan:

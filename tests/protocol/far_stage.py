@@ -9,6 +9,9 @@ from random import Random
 
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
+#: What the clock of every stage begins with.
+BEGIN = 1000.0
+
 
 class Crash(GreenletExit):
     """The machine of an actor is gone, or its process; nothing may catch this."""
@@ -30,7 +33,7 @@ class Stage:
     """Lets the actor whose turn it is take one step; how long each step takes is chance."""
 
     chance: Random
-    now: float = 1000.0
+    now: float = BEGIN
     turns: int = 0
     actors: dict[str, Actor] = field(default_factory=dict)
     calm: bool = False  #: every operation is quick

@@ -105,6 +105,7 @@ class Side:
             lambda: self.cancelled,
             self._folder / "checkpoints" / ticket.run,
             lambda: self.draining,
+            lambda seconds: machine.stage.sleep(seconds, "tries again later"),
         )
 
     def _report(self, progress: Progress) -> None:

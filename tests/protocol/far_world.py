@@ -17,7 +17,7 @@ import msgspec
 from far_app import EPOCH, App, queue
 from far_folder import Truth, View
 from far_plan import WEATHERS, Fault, Plan
-from far_stage import Stage
+from far_stage import BEGIN, Stage
 from far_worker import BEAT_S, POLL_S, Book, Far
 
 from evergreen.backends.ledger.memory import MemoryLedger
@@ -71,7 +71,7 @@ class World:
     def __init__(self, plan: Plan, parts: Parts, home: Path, *, trace: bool) -> None:
         self.plan, self.home = plan, home
         self.chance = Random(f"world {plan.seed}")
-        self.stage = Stage(Random(f"stage {plan.seed}"), trace=[] if trace else None)
+        self.stage = Stage(Random(f"stage {plan.seed}"), calm=plan.brisk, trace=[] if trace else None)
         weather = WEATHERS[plan.weather]
         self.truth = Truth(Random(f"weather {plan.seed}"), weather, lambda: self.stage.now)
         self.book = Book(plan)
@@ -121,7 +121,7 @@ class World:
         if not self.book.broken:
             self._audit()
         attempts = sum(len(who) for who in self.book.begun.values())
-        return End(tuple(self.book.broken), stage.turns, stage.now - 1000.0, attempts, tuple(stage.trace or ()))
+        return End(tuple(self.book.broken), stage.turns, stage.now - BEGIN, attempts, tuple(stage.trace or ()))
 
     def close(self) -> None:
         """Let go of everybody."""
@@ -204,7 +204,7 @@ class World:
         """Fair weather: everybody is there, everything is seen, every step is quick."""
         self.truth.settle()
         self.stage.calm = True
-        for name in [name for name in self.stage.actors if name.startswith("fault")]:
+        for name in [n for n in self.stage.actors if n.startswith("fault") or n.endswith(" begins")]:
             self.stage.crash(name)
         for actor in self.actors:
             if not actor.up:

@@ -1,8 +1,8 @@
 """A store for real processes that share one folder of this machine as if it were far away: every process sees it late.
 
-`store = { use = "lagging:LaggingStore", path = "/shared", lag_s = 2.0 }`. Whose view it is, says EVERGREEN_VIEW (children
-inherit it: they are on the same machine as their parent), else the process's id. How late a key is in a view is drawn
-from `seed`, the view, the key and the second. A view sees what it wrote itself at once.
+`EVERGREEN_STORE=lagging:LaggingStore:///shared?lag_s=2&seed=1`. Whose view it is, says EVERGREEN_VIEW (children inherit
+it: they are on the same machine as their parent), else the process's id. How late a key is in a view is drawn from
+`seed`, the view, the key and the second. A view sees what it wrote itself at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field
+from urllib.parse import parse_qsl
 
 from evergreen.core import plugins
 from evergreen.core.errors import Corrupt, NotFound
@@ -25,16 +24,12 @@ _GONE = ".gone"
 
 
 class LaggingOptions(PluginOptions):
-    """How far away the folder is."""
+    """Which folder, and how far away it is."""
 
-    path: str
-    """The folder that all share."""
-    lag_s: float = Field(1.0, ge=0)
-    """Longest time until another view sees what was stored."""
-    seed: int = 0
-    """Start of every random delay."""
-    exclusive: bool = False
-    """Let `put_new` have one winner, as over an object store's API."""
+    url: str
+    """`lagging:LaggingStore://` and the path of the folder that all share, then perhaps `?lag_s=2&seed=1&exclusive=1`:
+    the longest time until another view sees what was stored, the start of every random delay, and whether `put_new`
+    has one winner, as over an object store's API."""
 
 
 class LaggingStore:
@@ -43,13 +38,15 @@ class LaggingStore:
     Options = LaggingOptions
 
     def __init__(self, options: LaggingOptions, *, home: Path, state: Path) -> None:
+        path, _, said = options.url.partition("://")[2].partition("?")
+        settings = dict(parse_qsl(said))
+        self._lag_s, self._seed = float(settings.get("lag_s", 1.0)), settings.get("seed", "0")
+        self.exclusive, self.staleness_s = "exclusive" in settings, self._lag_s
         local = plugins.load("stores", "local")
-        self._truth = local(local.Options(path=options.path), home=home, state=state)
+        self._truth = local(local.Options(path=path), home=home, state=state)
         #: Every word ever written, by key, time and view: what the truth was at any moment.
-        self._past = Path(options.path).absolute().with_name(Path(options.path).name + ".past")
-        self._options = options
+        self._past = Path(path).absolute().with_name(Path(path).name + ".past")
         self._view = os.environ.get("EVERGREEN_VIEW") or str(os.getpid())
-        self.exclusive, self.staleness_s = options.exclusive, options.lag_s
 
     def put(self, key: str, folder: Path, moved: Moved | None = None) -> Mapping[str, str]:
         """Store a folder."""
@@ -73,7 +70,7 @@ class LaggingStore:
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Store a small object if there is none: truly, or as far as this view can see."""
-        if self._options.exclusive:
+        if self.exclusive:
             won = bool(self._truth.put_new(key, data))
         elif won := self._seen("objects/" + key, self._late(key)) is None:
             self._truth.write(key, data)
@@ -133,5 +130,5 @@ class LaggingStore:
 
     def _late(self, key: str) -> float:
         """Say how late a key is in this view now: another delay every second, so that keys overtake each other."""
-        draw: Any = random.Random(f"{self._options.seed} {self._view} {key} {int(time.monotonic())}")
-        return 0.0 if draw.random() < 0.3 else float(draw.random() * self._options.lag_s)
+        draw: Any = random.Random(f"{self._seed} {self._view} {key} {int(time.monotonic())}")
+        return 0.0 if draw.random() < 0.3 else float(draw.random() * self._lag_s)
