@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evergreen.core.errors import EvergreenError, InvalidInput, PredictionFailed
 from evergreen.core.recipe import Interface, Job, Row
+from evergreen.job import exports
 from evergreen.recipes.intent import Intent, IntentOptions, words
 
 LABELS = ("alarm", "call", "map", "music", "news", "weather")
@@ -303,3 +304,14 @@ def test_what_cannot_be_given_is_refused(tmp_path: Path) -> None:
     narrow = recipe.adopt(folder, Interface("counts", "input", LABELS, names=["a"]))
     with pytest.raises(PredictionFailed):
         narrow.predict([{"text": "a"}])
+
+
+@pytest.mark.parametrize("model", ["linear", "random_forest"])
+def test_the_file_for_phones_decides_as_the_base_does(model: str, tmp_path: Path) -> None:
+    good = counts_model(tmp_path / "good", knows)
+    recipe, out, details = train(tmp_path / "job", {"good": good}, coreml="true", model=model, refuse=0.05, trees=10)
+    assert details["uploads"]["good"]["weight"] > 0
+    predictor = recipe.load(out)
+    (told,) = exports.check(recipe, predictor, rows(100, seed=4), exports.files(out), tmp_path / "scratch")
+    assert (told["file"], told["format"], told["agree"]) == ("intent.mlmodel", "coreml", 1.0)
+    predictor.close()
