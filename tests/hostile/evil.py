@@ -117,6 +117,8 @@ ATTEMPTS: dict[str, Callable[[], str]] = {
     "dumpable": lambda: _system(157, 4, 1, 0, 0, 0),
     "reboot": lambda: _system(169, 0xFEE1DEAD, 672274793, 0, 0),
     "secret": lambda: _read(str(_secret())),
+    "secret_of_the_project": lambda: _read(str(_secret("BESIDE"))),
+    "the_project": lambda: f"{os.listdir(_secret('BESIDE').parent)}",
 }
 
 
@@ -130,11 +132,11 @@ def _raise_limits() -> str:
     return "raised the limits"
 
 
-def _secret() -> Path:
+def _secret(which: str = "SECRET") -> Path:
     """The secret file of the test: it told its place by the folder that it put this module's settings into."""
     import evil_places  # type: ignore[import-not-found]
 
-    return Path(evil_places.SECRET)
+    return Path(getattr(evil_places, which))
 
 
 def _endlessly() -> None:
@@ -248,7 +250,7 @@ def __getattr__(name: str) -> Any:
         suffixes = (".onnx",)
 
         def __init__(self, options: PluginOptions) -> None:
-            if name == "secret":
+            if name in ATTEMPTS:
                 import evil_places  # noqa: F401 - its place is known before the lock is closed
 
         def read(self, file: Path, out: Path) -> Interface:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import corpus_onnx
+import corpus_onnx_graphs  # noqa: F401 - fills the registry
 import pytest
 from corpus import CORPUS, Case
 from models import GOOD, linear

@@ -27,7 +27,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     secret.parent.mkdir()
     secret.write_text("hush")
     (tmp_path / "settings").mkdir()
-    (tmp_path / "settings" / "evil_places.py").write_text(f"SECRET = {str(secret)!r}")
+    beside = tmp_path / "settings" / ".env"  # as in a project's folder, from which recipes are imported
+    beside.write_text("hush")
+    (tmp_path / "settings" / "evil_places.py").write_text(f"SECRET = {str(secret)!r}\nBESIDE = {str(beside)!r}")
     monkeypatch.syspath_prepend(str(tmp_path / "settings"))
     (tmp_path / "m.onnx").write_bytes(linear().SerializeToString())
     return tmp_path / "m.onnx"

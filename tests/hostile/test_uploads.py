@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import corpus_onnx  # noqa: F401 - fills the registry
+import corpus_onnx_graphs  # noqa: F401 - the same
 import httpx
 import pytest
 from corpus import CORPUS

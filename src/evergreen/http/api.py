@@ -19,7 +19,7 @@ from evergreen.core.errors import InvalidInput, NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Run
 from evergreen.core.states import IN_SERVICE, OPEN_RUNS, SampleState
-from evergreen.http import shapes
+from evergreen.http import shapes, uploads
 from evergreen.http.auth import Role
 from evergreen.http.desk import Given
 from evergreen.http.errors import decode
@@ -150,6 +150,18 @@ async def download(serving: Serving, request: Request, loop: Loop) -> Response:
     return StreamingResponse(
         pieces, headers=headers, media_type="application/zip", background=BackgroundTask(file.close)
     )
+
+
+async def upload(serving: Serving, request: Request, loop: Loop) -> Response:
+    """Take in a model that a device sent."""
+    taken, _ = await uploads.take(serving, request, loop)
+    return reply(uploads.shape(taken))
+
+
+async def uploaded(serving: Serving, _: Request, loop: Loop) -> Response:
+    """List models from devices, newest first."""
+    found = await serving.run(collect.received, loop, limit=_LISTED)
+    return reply(shapes.Uploads([uploads.shape(one) for one in found]))
 
 
 async def rollout(serving: Serving, _: Request, loop: Loop) -> Response:

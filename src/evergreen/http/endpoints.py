@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, shapes, uploads
+from evergreen.http import api, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
@@ -99,7 +99,7 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/api/{loop}/uploads",
-        uploads.upload,
+        api.upload,
         Role.APP,
         "Send in a model that a device trained. It is examined in a locked-down process, scored, and waits for the "
         "next training; or it is refused with the reason. The same file twice is one upload.",
@@ -111,7 +111,7 @@ ENDPOINTS = (
     Endpoint(
         "GET",
         "/api/{loop}/uploads",
-        uploads.uploads,
+        api.uploaded,
         Role.APP,
         "Models from devices, newest first: what became of each, and why.",
         gives=(shapes.Uploads,),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
 from evergreen import engine
 from evergreen.core.errors import InvalidInput, Overloaded, TooLarge
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _WAITING = 4
 #: Bytes of a form around its file; parts, and bytes of a field that is not the file.
 _AROUND, _PARTS, _FIELD = 64 * 1024, 20, 8 * 1024
-_LISTED = 500
 
 
 def room(loop: Loop) -> int:
@@ -201,25 +199,6 @@ class _Reader:
         if len(held) + len(more) > _FIELD:
             raise TooLarge(f"a field of the form has more than {_FIELD} bytes")
         return held + more
-
-
-# The API's own paths
-
-
-async def upload(serving: Serving, request: Request, loop: Loop) -> Response:
-    """Take in a model that a device sent."""
-    from evergreen.http.api import reply
-
-    taken, _ = await take(serving, request, loop)
-    return reply(shape(taken))
-
-
-async def uploads(serving: Serving, _: Request, loop: Loop) -> Response:
-    """List models from devices, newest first."""
-    from evergreen.http.api import reply
-
-    found = await serving.run(collect.received, loop, limit=_LISTED)
-    return reply(shapes.Uploads([shape(one) for one in found]))
 
 
 def shape(upload: Upload) -> shapes.UploadOut:

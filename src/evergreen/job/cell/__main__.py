@@ -21,7 +21,7 @@ from evergreen.core.config import Use
 from evergreen.core.errors import ConfigError, InvalidInput
 from evergreen.core.ports import Format
 from evergreen.core.recipe import Interface, Predictor, Recipe, Row, read_rows
-from evergreen.job.cell import lock, trial
+from evergreen.job.cell import files, lock, trial
 
 #: Answers that are timed.
 _TIMED = 20
@@ -36,6 +36,7 @@ def main(pipe: int) -> NoReturn:
     """Make ready, lock up, work, answer, end. Whatever goes wrong is an answer, too."""
     asked = json.load(sys.stdin.buffer)
     os.dup2(1, 0)  # nothing is read any more; what is written there goes nowhere, too
+    readable = files.libraries()  # before the server's own places are added, where its secrets may lie
     layers = lock.isolate(partial(_leave, pipe))
     try:
         work = _Work(asked)
@@ -45,7 +46,7 @@ def main(pipe: int) -> NoReturn:
         _end(pipe, {"broken": f"{type(e).__name__}: {e}", "hint": None})
     os.closerange(3, pipe)  # what a library may have opened
     os.closerange(pipe + 1, _DESCRIPTORS)
-    layers = lock.close(Path(asked["scratch"]), layers, **asked["bounds"])
+    layers = lock.close(Path(asked["scratch"]), readable, layers, **asked["bounds"])
     os.environ.clear()
     tempfile.tempdir = "tmp"
     _say(pipe, {"layers": layers})

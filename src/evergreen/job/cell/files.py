@@ -27,7 +27,8 @@ _PATH_BENEATH = 1
 
 def libraries() -> list[str]:
     """List the folders from which Python and its packages are loaded, each that lies in no other one."""
-    places = [*sys.path, *sysconfig.get_paths().values(), *_SYSTEM, str(Path(__file__).parents[2])]
+    packages = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places = [*sys.path, *packages, *_SYSTEM, str(Path(__file__).parents[2])]
     found = sorted({p for p in places if p.startswith("/") and Path(p).exists() and Path(p).parent != Path(p)})
     kept: list[str] = []
     for place in found:

@@ -63,10 +63,12 @@ def _unshare() -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def close(scratch: Path, layers: Layers, *, memory_mb: int, cpu_s: int, file_mb: int) -> Layers:
+def close(
+    scratch: Path, libraries: Sequence[str], layers: Layers, *, memory_mb: int, cpu_s: int, file_mb: int
+) -> Layers:
     """Lock this process up in `scratch` (`in` to read, `out` and `tmp` to write) for good; go there.
 
-    Returns every layer, and why it is not in force where it is not.
+    Beside that it can read `libraries`. Returns every layer, and why it is not in force where it is not.
     """
     layers = dict(layers)
     if sys.platform != "linux":
@@ -75,7 +77,7 @@ def close(scratch: Path, layers: Layers, *, memory_mb: int, cpu_s: int, file_mb:
         return {**layers, "limits": "", **dict.fromkeys(("own root", "own user", "landlock", "seccomp"), "not Linux")}
     if len(os.listdir("/proc/self/task")) > 1:
         layers["one thread"] = "a library has started threads; Landlock does not bind them"
-    libraries, used = files.libraries(), _used()
+    used = _used()
 
     def own_root() -> None:
         if layers["namespaces"]:

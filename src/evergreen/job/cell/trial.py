@@ -1,4 +1,4 @@
-"""Tries a converted model: does it give probabilities, for what it asks for, and how quickly?"""
+"""Tries a converted model: whether it gives probabilities for what it asks for, and how quickly."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _DEPTH = 12
 #: Messages and texts that a parser would make objects of; numbers cost it little.
 _OBJECTS, _NUMBERS = 100_000, 20_000_000
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_MESSAGE = 11
+_STRING, _MESSAGE = 9, 11
 
 
 def survey(data: bytes, descriptor: Any) -> None:
@@ -40,6 +40,8 @@ class _Survey:
                 self.count()
                 if field is not None and field.type == _MESSAGE:
                     self.message(field.message_type, at, at + length, depth + 1)
+                elif field is not None and field.type == _STRING:
+                    self.text(at, at + length)
                 at += length
             elif wire in (_VARINT, _FIXED32, _FIXED64) and tag >> 3:
                 at = self.numbered(start, at, end, wire)
@@ -55,6 +57,12 @@ class _Survey:
         if self.numbers > _NUMBERS:
             raise InvalidInput(f"the file holds more than {_NUMBERS} numbers")
         return run.end()
+
+    def text(self, at: int, end: int) -> None:
+        try:
+            self.data[at:end].decode()
+        except UnicodeDecodeError:
+            raise InvalidInput(f"the file is damaged: the text at byte {at} is not UTF-8") from None
 
     def count(self) -> None:
         self.objects += 1
