@@ -184,7 +184,7 @@ def _metadata(described: Described, version: str, about: Mapping[str, str]) -> b
         "evergreen.temperature": repr(float(described.temperature)),
     }
     if described.limit is not None:
-        said |= {"evergreen.threshold": repr(float(described.limit)), "evergreen.outside": described.outside}
+        said |= {"evergreen.limit": repr(float(described.limit)), "evergreen.outside": described.outside}
     if isinstance(described.model, Forest):
         trees = len(described.model.trees)
         least = _least(described.limit, trees) if described.limit is not None else 0.0
