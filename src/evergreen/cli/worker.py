@@ -28,7 +28,7 @@ def worker(
     once: Annotated[bool, typer.Option("--once", help="End after one training.")] = False,
     hours: Annotated[
         float | None,
-        typer.Option(min=0.01, help="How long this machine will be there; before that the training is handed over."),
+        typer.Option(min=0.001, help="How long this machine will be there; before that the training is handed over."),
     ] = None,
     wait: Annotated[
         float | None, typer.Option(min=0, help="End when no training has come for so many minutes.")

@@ -52,9 +52,9 @@ def made(tmp_path: Path, store: Store, ledger: Ledger, **options: Any) -> Folder
     return built
 
 
-@pytest.fixture
-def runner(tmp_path: Path, store: Store, ledger: Ledger, worker: None) -> FolderRunner:
-    return made(tmp_path, store, ledger)
+@pytest.fixture(params=["grant", "direct"])
+def runner(request: pytest.FixtureRequest, tmp_path: Path, store: Store, ledger: Ledger, worker: None) -> FolderRunner:
+    return made(tmp_path, store, ledger, mode=request.param)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def worker(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "shared").mkdir()
     stop = threading.Event()
     thread = threading.Thread(
-        target=attendance.attend, args=(str(tmp_path / "shared"),), kwargs={"poll_s": 0.05, "stop": stop}
+        target=attendance.attend, args=(str(tmp_path / "shared"),), kwargs={"poll_s": 0.05, "stop": stop, "say": str}
     )
     thread.start()
     yield

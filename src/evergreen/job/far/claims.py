@@ -76,10 +76,10 @@ class Claims:
         return [claim.mark for claim in sorted(filter(None, claims), key=lambda claim: claim.attempt)]
 
     def _vacant(self, found: OpenJob, claim: Claim) -> bool:
-        """Say whether a claim's holder has handed over, or was silent for long on this worker's own clock."""
+        """Say whether a claim's holder has handed over, or ended what the app has opened anew, or was silent for long."""
         result = protocol.read(self._store, found.keys.result(claim.mark), Result)
         if result is not None:
-            return result.failure == "preempted" or (result.again and claim.opening != found.job.opening)
+            return result.failure == "preempted" or claim.opening != found.job.opening
         beat = protocol.read(self._store, found.keys.beat(claim.mark), Beat)
         counter, now, key = -1 if beat is None else beat.counter, self._clock(), found.keys.claim(claim.attempt)
         known, since, seen = self._silence.get(key, (counter, now, now))

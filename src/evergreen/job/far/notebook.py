@@ -35,7 +35,9 @@ WAIT = {wait!r}  # minutes to wait for a training before ending, where ONCE is T
 """
 
 _INSTALL = """\
-import importlib.util, subprocess, sys
+import importlib.util
+import subprocess
+import sys
 
 if importlib.util.find_spec("evergreen") is None:
     print(f"Installing {PACKAGE} …")
