@@ -201,4 +201,9 @@ def _told(tried: _Tried, key: str, weights: Mapping[str, float], base: float) ->
         return {"weight": weights[key], "why": f"{said}: {figures.format('is')}."}
     if with_it > without:
         return {"weight": 0.0, "why": f"It may help, but that may be chance: {figures.format('would be')}."}
+    if with_it == without:
+        return {
+            "weight": 0.0,
+            "why": f"It did not help: with it the validation accuracy would be the same, {without:.3f}.",
+        }
     return {"weight": 0.0, "why": f"It did not help: {figures.format('would be')}."}
