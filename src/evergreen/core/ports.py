@@ -22,6 +22,11 @@ class Tally:
     judged: int = 0  #: answers that a label later came for
     right: int = 0  #: of those, answers equal to the label
     latency_ms: float = 0.0  #: summed over `answered`
+    scored: int = 0  #: answers whose outcome came as a figure
+    score: float = 0.0  #: summed over `scored`
+    score_sq: float = 0.0  #: its squares, summed
+    compared: int = 0  #: answers in the shadow that were compared with the one that was sent
+    agreed: int = 0  #: of those, answers that decide the same
 
     def __add__(self, other: Tally) -> Tally:
         """Sum two tallies."""
@@ -31,6 +36,11 @@ class Tally:
             self.judged + other.judged,
             self.right + other.right,
             self.latency_ms + other.latency_ms,
+            self.scored + other.scored,
+            self.score + other.score,
+            self.score_sq + other.score_sq,
+            self.compared + other.compared,
+            self.agreed + other.agreed,
         )
 
 

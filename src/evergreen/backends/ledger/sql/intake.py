@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -71,8 +72,7 @@ def append(
     for (origin, name), n in sorted(counts.items()):
         add_up(conn, counters, {"loop": loop, "origin": origin, "name": name}, {"n": n})
     for model, t in traffic.items():
-        more = {"answered": t.answered, "failed": t.failed, "judged": t.judged, "right": t.right}
-        add_up(conn, tallies, {"model": model}, {**more, "latency_ms": t.latency_ms})
+        add_up(conn, tallies, {"model": model}, asdict(t))
     return new
 
 

@@ -119,6 +119,11 @@ tallies = Table(
     Column("judged", BigInteger, nullable=False),
     Column("right", BigInteger, nullable=False),
     Column("latency_ms", Float(53), nullable=False),
+    Column("scored", BigInteger, nullable=False, server_default="0"),
+    Column("score", Float(53), nullable=False, server_default="0"),
+    Column("score_sq", Float(53), nullable=False, server_default="0"),
+    Column("compared", BigInteger, nullable=False, server_default="0"),
+    Column("agreed", BigInteger, nullable=False, server_default="0"),
 )
 
 remembered = Table(
