@@ -48,7 +48,6 @@ class Phone(Majority):
         (job.out / "exports" / "intent.onnx").write_bytes(b"ONNX")
         return {
             **details,
-            "exports": [{"file": "intent.mlmodel", "format": "coreml", "agree": 1.0, "rows": 12}],
             "uploads": {"u1": {"weight": 0.4, "why": "it helped"}, "u2": {"weight": 0.0, "why": "no help | at all"}},
         }
 

@@ -27,7 +27,7 @@ def sweep(loop: Loop) -> None:
         return
     models = loop.ledger.find(Model, loop.name, newest_first=True)
     wanted = needed(models, keep, max(1, loop.config.serve.keep_warm), _bases(loop))
-    for model in models:
+    for model in reversed(models):
         if model.id not in wanted and loop.ledger.recall(_SCOPE, model.id) is None:
             _delete(loop, model, keep)
     loop.ledger.remember(_SCOPE, loop.name, seen)
