@@ -83,9 +83,11 @@ def check(model: Any) -> None:
         _tensor(tensor)
     for node in graph.node:
         _node(node, versions)
+    valid(model)
     constants |= dict(_made(graph))
     for node in graph.node:
         _shape(node, constants)
+        _places(node)
 
 
 def _versions(model: Any) -> set[str]:
@@ -103,6 +105,25 @@ def _versions(model: Any) -> set[str]:
             raise InvalidInput(f"version {used.version} of {name} is not from {oldest} to {newest}")
         found.add(domain)
     return found
+
+
+def valid(model: Any) -> None:
+    """Have ONNX check the form of a model: names, kinds of attributes. Raises `InvalidInput`."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as e:
+        raise InvalidInput(f"the model is not valid: {e}") from e
+
+
+def _places(node: Any) -> None:
+    """Check numbers by which an operator finds its way in memory."""
+    where = f"{node.op_type} ({node.name or 'no name'})"
+    if node.op_type.startswith("TreeEnsemble"):
+        trees(node, where)
+    if node.op_type == "TfIdfVectorizer":
+        indexes = list(attributes(node).get("ngram_indexes", ()))
+        if not indexes or min(indexes) < 0 or max(indexes) >= 1_000_000:
+            raise InvalidInput(f"{where}: ngram_indexes are not from 0 to 999999")
 
 
 def _node(node: Any, versions: set[str]) -> None:
@@ -123,12 +144,6 @@ def _node(node: Any, versions: set[str]) -> None:
             raise InvalidInput(f"{where}: the attribute {attribute.name} is of a kind that is not allowed")
         for tensor in [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]:
             _tensor(tensor)
-    if node.op_type.startswith("TreeEnsemble"):
-        trees(node, where)
-    if node.op_type == "TfIdfVectorizer":
-        indexes = list(attributes(node).get("ngram_indexes", ()))
-        if not indexes or min(indexes) < 0 or max(indexes) >= 1_000_000:
-            raise InvalidInput(f"{where}: ngram_indexes are not from 0 to 999999")
 
 
 def attributes(node: Any) -> dict[str, Any]:
