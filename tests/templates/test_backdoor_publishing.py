@@ -64,7 +64,7 @@ def test_a_training_leaves_summary_report_and_files(tmp_path: Path, time: Time, 
         names = [name for name, _ in known]
         latest, place = said(loop, folder.LATEST), f"backdoor/models/{names[-1]}"
         assert latest["version"] == names[-1] == said(loop, folder.STATE)["model"]
-        assert latest["files"] == [f"{place}/{name}" for name in ("summary.json", "report.md", "intent.mlmodel")]
+        assert latest["files"] == [f"{place}/{name}" for name in ("intent.mlmodel", "report.md", "summary.json")]
         assert loop.store.read(f"{place}/intent.mlmodel") == b'CoreML "play"'
         assert said(loop, f"{place}/model_info.json")["artifact"] == known[-1][1].key
         # the report tells what changed, and who contributed
@@ -81,7 +81,7 @@ def test_a_training_leaves_summary_report_and_files(tmp_path: Path, time: Time, 
             "+0.0000",
             "1 of 2",
             "no help \\| at all",
-            "1.0 (12 rows)",
+            "100 % of 12 rows",
             "Judged on",
         ):
             assert words in text

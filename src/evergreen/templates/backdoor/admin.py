@@ -83,6 +83,7 @@ def _facts(loop: Loop) -> dict[str, Any]:
     uploads = uploading.described(loop.ledger.find(Upload, loop.name, newest_first=True, limit=_ROWS))
     return {
         "loop": loop.name,
+        "elsewhere": loop.config.runner.use == "folder",
         "state": publishing.state(loop),
         "jobs": [_timed(job, now, "created_at", "completed_at") for job in every],
         "uploads": [_timed(upload, now, "uploaded_at") for upload in uploads],

@@ -45,8 +45,9 @@ def _under_way(run: Run) -> str:
     if status_of(run) == "processing":
         return "It waits for a worker: run the notebook, or `evergreen worker` where the folder can be reached."
     where = run.progress.get("where")
-    phase = str(run.progress.get("phase") or "at work")
-    return f"{phase.capitalize()}{f' on {where}' if where else ''}, attempt {run.attempt}."
+    phase = run.progress.get("phase")
+    again = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    return f"Under way{f' on {where}' if where else ''}: {phase}{again}."
 
 
 def _fate(model: Model) -> str:

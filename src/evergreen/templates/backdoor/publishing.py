@@ -25,6 +25,7 @@ _SCOPE = "backdoor-published"
 _WITHDRAWN = "[]"
 #: Larger files for phones stay where the training put them, in bytes.
 _LARGEST = 64 * 1024 * 1024
+_PICTURES = (".png", ".svg")
 
 
 def look(loop: Loop, url: str = "") -> None:
@@ -93,22 +94,22 @@ def _last_look(loop: Loop) -> str | None:
 
 def _publish(loop: Loop, name: str, model: Model) -> list[str]:
     """Write what a training left; return the keys. Done again after a crash it writes the same."""
+    text, files = _recipes_own(loop, model)
     said = report.summary(loop, name, model)
-    place = f"{folder.MODELS}/{name}"
-    loop.store.write(f"{place}/summary.json", folder.encoded(said))
-    loop.store.write(f"{place}/report.md", report.markdown(said, _recipes_own(loop, model)).encode())
-    files = [f"{place}/summary.json", f"{place}/report.md"]
+    files |= {"summary.json": folder.encoded(said), "report.md": report.markdown(said, text).encode()}
     try:
         export = phone.of(loop, name, model)
+        if export.size <= _LARGEST:
+            files[export.name] = export.path.read_bytes()
     except NotFound as e:
         log.info("%s", e)
-    else:
-        if export.size <= _LARGEST:
-            loop.store.write(f"{place}/{export.name}", export.path.read_bytes())
-            files.append(f"{place}/{export.name}")
-    info = {**jobs.model_info(name, model), "files": files, "artifact": model.key}
+    place = f"{folder.MODELS}/{name}"
+    for file, data in files.items():
+        loop.store.write(f"{place}/{file}", data)
+    keys = [f"{place}/{file}" for file in sorted(files)]
+    info = {**jobs.model_info(name, model), "files": keys, "artifact": model.key}
     loop.store.write(f"{place}/model_info.json", folder.encoded(info))
-    return files
+    return keys
 
 
 def _withdraw(loop: Loop, name: str, model: Model) -> None:
@@ -119,18 +120,19 @@ def _withdraw(loop: Loop, name: str, model: Model) -> None:
     phone.forget(loop, model)
 
 
-def _recipes_own(loop: Loop, model: Model) -> str:
-    """Return the report that the recipe wrote beside what was measured."""
+def _recipes_own(loop: Loop, model: Model) -> tuple[str, dict[str, bytes]]:
+    """Return the report that the recipe wrote beside what was measured, and its pictures."""
     key = model.details.get("evaluation")
     if not key:
-        return ""
+        return "", {}
     work = Path(tempfile.mkdtemp(prefix="report-", dir=_work(loop)))
     try:
         loop.store.get(str(key), work / "evaluation")
-        path = work / "evaluation" / "report" / "report.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        place = work / "evaluation" / "report"
+        text = (place / "report.md").read_text(encoding="utf-8") if (place / "report.md").is_file() else ""
+        return text, {path.name: path.read_bytes() for path in place.glob("*") if path.suffix in _PICTURES}
     except NotFound:
-        return ""
+        return "", {}
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

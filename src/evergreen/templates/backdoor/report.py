@@ -98,7 +98,8 @@ def _scores(said: Mapping[str, Json]) -> list[str]:
         if before:
             row += [f"{before[metric]:.4f}", f"{said['change'][metric]:+.4f}"] if metric in before else ["–", "–"]
         rows.append(row)
-    note = f"Measured on {said['holdout_rows']} held-out interactions that neither has learnt from."
+    who = "neither" if before else "it"
+    note = f"Measured on {said['holdout_rows']} held-out interactions that {who} has {'' if before else 'not '}learnt from."
     figures = said["figures"]
     if before and "low" in figures:
         note += f" The change in {figures['metric']} lies between {figures['low']:+.4f} and {figures['high']:+.4f} (95 % interval)."
@@ -122,9 +123,11 @@ def _exports(told: Sequence[Mapping[str, Json]]) -> list[str]:
     if not told:
         return ["## Files for phones", "None."]
     rows = [
-        [str(one.get("file")), str(one.get("format")), f"{one.get('agree')} of {one.get('rows')}"]
-        if isinstance(one.get("agree"), int) and not isinstance(one.get("agree"), bool)
-        else [str(one.get("file")), str(one.get("format")), f"{one.get('agree')} ({one.get('rows')} rows)"]
+        [
+            str(one.get("file")),
+            str(one.get("format")),
+            f"{100 * float(one.get('agree') or 0):g} % of {one.get('rows')} rows",
+        ]
         for one in told
     ]
     return ["## Files for phones", _table(["file", "format", "same decision as the trained model"], rows)]
