@@ -86,10 +86,9 @@ def attend(
 
 
 def _work(worker: Worker, woken: threading.Event, stop: threading.Event) -> None:
-    """Let the worker act until it is over. An interrupt hands over, a second one ends at once."""
-    interrupted = False
-    while True:
-        try:
+    """Let the worker act until it is over; whatever ends it early ends its training, too."""
+    try:
+        while True:
             if stop.is_set():
                 worker.leave()
             pause = worker.step()
@@ -97,12 +96,9 @@ def _work(worker: Worker, woken: threading.Event, stop: threading.Event) -> None
                 return
             woken.wait(pause)
             woken.clear()
-        except KeyboardInterrupt:
-            if interrupted:
-                worker.abandon()
-                raise
-            interrupted = True
-            worker.leave()
+    except BaseException:
+        worker.abandon()
+        raise
 
 
 def _trainer(folder: Path, store: Store, use: Use, home: Path, woken: threading.Event) -> Trainer:
@@ -127,7 +123,7 @@ def _beside(work: Callable[[], None]) -> None:
 
 @contextmanager
 def _signals(worker: Worker, woken: threading.Event) -> Iterator[None]:
-    """Take SIGTERM as an interrupt is taken. Only the main thread may; elsewhere the caller sees to it."""
+    """Let an interrupt and SIGTERM hand over, a second one end at once. Only the main thread is told of them."""
 
     def go(*_: object) -> None:
         if worker.told:
@@ -138,11 +134,12 @@ def _signals(worker: Worker, woken: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, go)
+    before = {which: signal.signal(which, go) for which in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 class Sentences:
