@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -35,8 +35,14 @@ EXTRAS = {
         "onnxruntime",
     ),
     "tabular": ("numpy", "sklearn", "onnx", "onnxruntime", "matplotlib"),
+    "intent": ("numpy", "sklearn", "onnx", "onnxruntime", "matplotlib"),
     "postgresql": ("sqlalchemy", "psycopg"),
+    "s3": ("boto3",),
+    "dropbox": ("dropbox",),
+    "drive": ("googleapiclient", "google.auth"),
 }
+#: What every project needs; the rest is needed by those that use it.
+ALWAYS = ("serve",)
 VERSIONS = ("pydantic", "msgspec", "typer", "httpx", "starlette", "sqlalchemy", "onnxruntime", "scikit-learn")
 #: Free bytes below which to warn, and below which nothing works for long.
 SCARCE, NONE_LEFT = 2 << 30, 200 << 20
@@ -80,7 +86,7 @@ def examine(config: Path) -> Iterator[Finding]:
     """Make every check that can be made; what cannot be opened ends those that need it."""
     yield _python()
     yield _versions()
-    yield from _extras()
+    yield from _extras(ALWAYS)
     yield _clock()
     yield _cell()
     from evergreen import project
@@ -95,6 +101,7 @@ def examine(config: Path) -> Iterator[Finding]:
         return
     try:
         yield _configuration(opened, config)
+        yield from _extras(_needed(opened))
         for look in (_ledger, _store, _disk):
             yield _guarded(look, opened)
         yield from _sources(opened)
@@ -131,16 +138,29 @@ def _versions() -> Finding:
     return Finding("packages", "ok", f"evergreen {__version__}, {', '.join(found)}")
 
 
-def _extras() -> Iterator[Finding]:
-    for extra, modules in EXTRAS.items():
-        lacking = [m for m in modules if importlib.util.find_spec(m) is None]
-        if lacking and extra == "postgresql":
-            yield Finding(f"[{extra}]", "ok", "not installed; needed for a PostgreSQL ledger only")
-        elif lacking:
+def _needed(project: Project) -> list[str]:
+    """Name the extras that a project's own settings call for; a training that is done elsewhere needs nothing here."""
+    here = [loop.recipe.use for loop in project.config.loops.values() if loop.runner.use != "folder"]
+    ledger = "postgresql" if str(project.config.ledger.options.get("url", "")).startswith(("postgres", "env:")) else ""
+    store = {"S3Store": "s3", "DropboxStore": "dropbox", "DriveStore": "drive"}.get(type(project.store).__name__, "")
+    return [extra for extra in EXTRAS if extra in {*here, ledger, store}]
+
+
+def _extras(extras: Sequence[str]) -> Iterator[Finding]:
+    for extra in extras:
+        lacking = [m for m in EXTRAS[extra] if not _installed(m)]
+        if lacking:
             install = f"pip install 'evergreen-ml[{extra}]'"
             yield Finding(f"[{extra}]", "warn", f"not installed: {', '.join(lacking)}", install)
         else:
             yield Finding(f"[{extra}]", "ok", "installed")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of `google.auth`, where there is no `google` either
+        return False
 
 
 def _clock() -> Finding:
