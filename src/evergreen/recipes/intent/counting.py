@@ -31,8 +31,8 @@ class Counted:
         return Counted(kept, self.counts[:, columns].tocsr(), self.are_runs[columns])
 
 
-def count(texts: Sequence[str], *, most: int = 2, runs: tuple[int, int] | None = RUNS) -> Counted:
-    """Count everything that occurs in two texts or more; if nothing does, everything."""
+def count(texts: Sequence[str], *, runs: tuple[int, int] | None = RUNS, least: int = 2) -> Counted:
+    """Count words, pairs of words and runs that occur in at least so many texts; if nothing does, everything."""
     import numpy as np
     from scipy import sparse
 
@@ -41,7 +41,7 @@ def count(texts: Sequence[str], *, most: int = 2, runs: tuple[int, int] | None =
     times: list[int] = []
     ends = [0]
     for text in texts:
-        found = Counter(words.names(words.words(text), most, runs))
+        found = Counter(words.names(words.words(text), 2, runs))
         columns += [place.setdefault(name, len(place)) for name in found]
         times += found.values()
         ends.append(len(columns))
@@ -53,7 +53,7 @@ def count(texts: Sequence[str], *, most: int = 2, runs: tuple[int, int] | None =
     order = np.argsort(names, kind="stable")
     short = np.array([len(name) <= _LONGEST for name in names[order]])
     order = order[short] if short.any() else order
-    often = documents(counts)[order] >= 2
+    often = documents(counts)[order] >= least
     order = order[often] if often.any() else order
     kept = tuple(names[order])
     return Counted(kept, counts[:, order].tocsr(), np.array([name.startswith(words.RUN) for name in kept]))

@@ -51,7 +51,7 @@ def fit(options: IntentOptions, rows: Sequence[Row], *, seed: int, threads: int,
     given = np.array([row.weight for row in inside], dtype=np.float64)
     given = given / given.mean()
     report("count", 0, 1, {"rows": float(len(rows)), "labels": float(len(labels))})
-    counted = counting.count(texts, runs=None if options.model == "random_forest" else counting.RUNS)
+    counted = counting.count(texts, runs=None, least=1) if options.model == "random_forest" else counting.count(texts)
     report("count", 1, 1, {"names": float(len(counted.names))})
     keys = _keys(inside)
     beyond = counting.matrix(counted.names, outside)
