@@ -95,6 +95,16 @@ def test_linear_classifiers(seed: int, how: tuple[int, int, int]) -> None:
     same(spec, rng.normal(size=(20, 4)) * 2)
 
 
+def test_one_against_the_rest_where_all_are_far_below_zero() -> None:
+    spec = classifier({"x": (1,)})
+    for weight in (1.0, 1.1, 0.9):
+        spec.glmClassifier.weights.add().value.append(weight)
+        spec.glmClassifier.offset.append(0.0)
+    spec.glmClassifier.classEncoding = 1
+    spec.glmClassifier.stringClassLabels.vector.extend(LABELS[:3])
+    same(spec, [[-30.0], [-200.0], [30.0]])
+
+
 def vectors(spec: Any, rng: Any, k: int, width: int, kernel: str, sparse: bool, platt: bool) -> None:
     svm = spec.supportVectorClassifier
     counts = rng.integers(1, 4, k).tolist()

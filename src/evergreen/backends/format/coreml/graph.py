@@ -19,6 +19,7 @@ _IR = 9
 _MOST_BYTES = 128 << 20
 #: Numbers that one row may become anywhere on its way.
 _MOST_WIDE = 1 << 20
+_CHUNK = 1 << 14
 
 
 def refuse(message: str, hint: str | None = None) -> InvalidInput:
@@ -57,8 +58,10 @@ class Graph:
     """Nodes and constants, named as they come."""
 
     def __init__(self) -> None:
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
+        # Drawn in place: protobuf would copy a graph twice on its way into a model.
+        self._model = onnx.ModelProto(ir_version=_IR)
+        self._model.graph.name = "coreml"
+        self._model.opset_import.extend(helper.make_opsetid(*o) for o in _OPSET)
         self._bytes = 0
         self._made = 0
         #: What the file leaves open, and how it was read.
@@ -73,7 +76,12 @@ class Graph:
         """Add a node of several outputs and return their names."""
         names = [f"t{self._made + i}" for i in range(outputs)]
         self._made += outputs
-        self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
+        node = self._model.graph.node.add(op_type=operator, input=inputs, output=names, domain=domain)
+        for name, value in attributes.items():
+            if isinstance(value, np.ndarray):
+                _array(node.attribute.add(name=name), value)
+            else:
+                node.attribute.append(helper.make_attribute(name, value))
         return names
 
     def constant(self, values: Any, kind: str = "double") -> str:
@@ -82,8 +90,8 @@ class Graph:
         self._bytes += array.nbytes
         if self._bytes > _MOST_BYTES:
             raise refuse("the model is too large: its weights take more than 128 MiB")
-        name = f"c{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(array, name))
+        name = f"c{len(self._model.graph.initializer)}"
+        self._model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
     def feature(
@@ -130,6 +138,11 @@ class Graph:
         self._joined[tuple(tensors)] = whole.tensor
         return [Feature(tensor, (width,), whole.kind) for tensor, width in zip(tensors, widths, strict=True)]
 
+    def sigmoid(self, tensor: str, kind: str = "double") -> str:
+        """Draw 1 / (1 + exp(-x)): onnxruntime's own Sigmoid is the same number for all that is far below zero."""
+        one = self.constant([1.0], kind)
+        return self.node("Div", one, self.node("Add", one, self.node("Exp", self.node("Neg", tensor))))
+
     def probabilities(self, answer: Answer) -> str:
         """Make the values of an answer add up to 1 without changing which is the largest; 32-bit."""
         value = answer.tensor
@@ -148,16 +161,22 @@ class Graph:
 
     def save(self, path: Path, entry: str, width: int, probabilities: str, labels: int) -> None:
         """Write the graph with its one input and one output."""
-        self._nodes.append(helper.make_node("Identity", [probabilities], ["probabilities"]))
-        drawn = helper.make_graph(
-            self._nodes,
-            "coreml",
-            [helper.make_tensor_value_info(entry, TensorProto.FLOAT, [None, width])],
-            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, labels])],
-            self._constants,
-        )
-        opsets = [helper.make_opsetid(*o) for o in _OPSET]
-        onnx.save(helper.make_model(drawn, opset_imports=opsets, ir_version=_IR), path)
+        graph = self._model.graph
+        graph.node.add(op_type="Identity", input=[probabilities], output=["probabilities"])
+        graph.input.append(helper.make_tensor_value_info(entry, TensorProto.FLOAT, [None, width]))
+        graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, labels]))
+        onnx.save(self._model, path)
+
+
+def _array(attribute: Any, values: Any) -> None:
+    """Write a long attribute: whole numbers as they are, others as a tensor."""
+    if values.dtype != np.int64:
+        attribute.type = onnx.AttributeProto.TENSOR
+        attribute.t.CopyFrom(numpy_helper.from_array(values))
+        return
+    attribute.type = onnx.AttributeProto.INTS
+    for start in range(0, len(values), _CHUNK):  # a list of Python's takes five times as much
+        attribute.ints.extend(values[start : start + _CHUNK].tolist())
 
 
 def numbers(values: Any, kind: str = "double", what: str = "") -> Any:

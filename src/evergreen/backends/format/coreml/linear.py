@@ -37,7 +37,7 @@ def classify(parameters: Any, given: Mapping[str, Feature], labels: tuple[str, .
     scores = graph.node("Add", graph.node("MatMul", x.tensor, graph.constant(weights.T)), graph.constant(offset))
     if encoding == _REFERENCE and k > 2:
         return Answer(graph.node("Softmax", _after_zero(scores, graph), axis=1), labels)
-    share = graph.node("Sigmoid", scores) if transform == _LOGIT else _normal(scores, graph)
+    share = graph.sigmoid(scores) if transform == _LOGIT else _normal(scores, graph)
     if k > 2:
         return Answer(share, labels, scale="shares")
     return Answer(graph.node("Concat", graph.node("Sub", graph.constant([1.0]), share), share, axis=1), labels)

@@ -33,7 +33,7 @@ def classify(parameters: Any, given: Mapping[str, Feature], labels: tuple[str, .
     margins = graph.node("Sub", graph.node("MatMul", kernel, weights), graph.constant(rho))
     if len(a):
         odds = graph.node("Add", graph.node("Mul", margins, graph.constant(a)), graph.constant(b))
-        second = graph.node("Clip", graph.node("Sigmoid", odds), graph.constant(1e-7), graph.constant(1 - 1e-7))
+        second = graph.node("Clip", graph.sigmoid(odds), graph.constant(1e-7), graph.constant(1 - 1e-7))
         return Answer(graph.node("Concat", graph.node("Sub", graph.constant([1.0]), second), second, axis=1), labels)
     graph.notes.append("the support vectors give no probabilities: shares of the votes of the pairs stand for them")
     return Answer(_votes(margins, pairs, k, graph), labels, scale="shares")

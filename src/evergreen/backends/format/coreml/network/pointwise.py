@@ -25,7 +25,9 @@ def _activation(layer: Layer) -> Feature:
     match kind:
         case "linear":
             return layer.made(node("Add", node("Mul", x.tensor, scalar(of.alpha)), scalar(of.beta)), x.shape)
-        case "ReLU" | "tanh" | "sigmoid" | "softsign" | "softplus":
+        case "sigmoid":
+            return layer.made(layer.graph.sigmoid(x.tensor, "single"), x.shape)
+        case "ReLU" | "tanh" | "softsign" | "softplus":
             return layer.same({"ReLU": "Relu"}.get(kind, kind.capitalize()))
         case "leakyReLU":
             return layer.same("LeakyRelu", alpha=of.alpha)
