@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from phones import INTENTS, Phones
 
 System = Any
@@ -84,6 +85,41 @@ def test_B13_and_B14_trained_elsewhere_through_one_folder_and_served_without_a_r
         status = json.loads(laid.script("colab_integration/get_training_status.py", "--json"))
         assert status["model"]["version"] == version
         assert not (laid.home / ".evergreen/store").exists()
+
+
+def test_B14_and_B15_the_same_through_a_bucket_and_the_host_stays_small(lay_down: LayDown, tmp_path: Path) -> None:
+    pytest.importorskip("boto3")
+    sys.path.append(str(Path(__file__).parents[1] / "backends"))
+    from s3_server import BUCKET, ENVIRONMENT, s3_server
+
+    with s3_server() as endpoint, lay_down("backdoor") as laid:
+        store = f"s3://{BUCKET}/backdoor"
+        laid.env |= {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": endpoint, "EVERGREEN_STORE": store}
+        laid.edit('use = "folder"', 'use = "folder"\npoll = "0.5s"\nbeat = "1s"')
+        laid.edit("min_new = 100 ", "auto = false\nmin_new = 100 ")
+        laid.edit('use = "intent"', 'use = "intent"\nmodel = "linear"')
+        laid.up()
+        laid.learn(Phones(140).batch(120, device=0))
+        file = laid.script("app_trigger_training.py", "--reason", "through a bucket").split()[-1]
+        worker = Worker(store, tmp_path / "elsewhere", {**os.environ, **laid.env, "NO_COLOR": "1"})
+
+        def answered() -> Any:
+            said = json.loads(laid.script("colab_integration/get_training_status.py", "--json"))
+            trigger = next(t for t in said["triggers"] if t["file"] == file)
+            return (said, trigger) if trigger["status"] in ("completed", "failed") else None
+
+        try:
+            said, trigger = laid.wait(answered, "the trigger is answered")
+        finally:
+            if worker.process.poll() is None:
+                worker.process.wait(60)
+        assert trigger["status"] == "completed", (trigger, worker.log.read_text())
+        assert said["model"]["version"] == laid.wait(laid.newest, "the new model is in service")
+        assert laid.http.get(laid.get("/api/ai/latest-model")["modelDownloadURL"]).status_code == 200
+        assert laid.post("/api/intent/predict", {"text": Phones(141).text(INTENTS[0])}).status_code == 200
+        resident, proportional = memory_mb(laid.process.pid)
+        print(f"resident {resident:.0f} MB, proportional {proportional:.0f} MB")
+        assert resident < 200
 
 
 # B15
