@@ -143,13 +143,13 @@ class Ledger(Protocol):
     def find(
         self,
         kind: type[Rec],
-        loop: str,
+        loop: str | None,
         *states: State,
         after: int = 0,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> Sequence[Rec]:
-        """Return records in ledger order (or backwards)."""
+        """Return records in ledger order (or backwards); of every loop, if `loop` is None."""
         ...
 
     def tally(self, model: str) -> Tally:

@@ -197,7 +197,7 @@ class MemoryLedger:
     def find(
         self,
         kind: type[Rec],
-        loop: str,
+        loop: str | None,
         *states: State,
         after: int = 0,
         limit: int | None = None,
@@ -208,7 +208,7 @@ class MemoryLedger:
             found = [
                 r
                 for r in self._records[kind].values()
-                if r.loop == loop and r.seq > after and (not states or getattr(r, "state", None) in states)
+                if loop in (None, r.loop) and r.seq > after and (not states or getattr(r, "state", None) in states)
             ]
             return [_copy(r) for r in (found[::-1] if newest_first else found)[:limit]]
 

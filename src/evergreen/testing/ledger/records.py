@@ -74,6 +74,12 @@ class RecordContract:
         )
         assert list(ledger.find(Dataset, "l", M.CHAMPION)) == []
 
+    def test_the_history_of_all_loops_is_read_in_one_order(self, ledger: Ledger) -> None:
+        told = [ledger.note(f"l{n % 2}", "skipped", by="t", because=str(n)) for n in range(5)]
+        assert list(ledger.find(Event, None)) == told
+        assert list(ledger.find(Event, None, after=told[1].seq, limit=2)) == told[2:4]
+        assert list(ledger.find(Event, None, newest_first=True, limit=1)) == told[4:]
+
     def test_every_change_is_told(self, ledger: Ledger) -> None:
         run = ledger.add(a_run("r"), by="trigger", because="100 are new")
         ledger.move(run, R.QUEUED, by="run", because="frozen", dataset="d")

@@ -123,7 +123,7 @@ class SqlLedger:
     def find(
         self,
         kind: type[Rec],
-        loop: str,
+        loop: str | None,
         *states: State,
         after: int = 0,
         limit: int | None = None,

@@ -74,7 +74,7 @@ def get(conn: Connection, kind: type[Rec], id: str) -> Rec:
 def find(
     conn: Connection,
     kind: type[Rec],
-    loop: str,
+    loop: str | None,
     states: Sequence[State],
     after: int,
     limit: int | None,
@@ -82,7 +82,9 @@ def find(
 ) -> Sequence[Rec]:
     """Return records in ledger order or backwards."""
     table = of[kind]
-    query = select(table).where(table.c.loop == loop, table.c.seq > after)
+    query = select(table).where(table.c.seq > after)
+    if loop is not None:
+        query = query.where(table.c.loop == loop)
     if states:
         if "state" not in table.c:
             return []
