@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
 from far_folder import View
-from far_plan import Plan, draw
+from far_plan import Fault, Kind, Plan, draw
 
 from evergreen.backends.runner.folder import FolderRunner, book, watch
 from evergreen.core.errors import NotFound
@@ -140,17 +141,33 @@ class Mutant:
             yield
 
 
-def _plans(**fixed: str) -> Callable[[int], Plan]:
-    """Draw plans in which the rule matters."""
-    return lambda seed: replace(draw(seed, fixed.get("mode"), fixed.get("weather")), **{k: v for k, v in fixed.items() if k == "second_app"})  # type: ignore[arg-type]  # fmt: skip
+def _plans(*kinds: Kind, **fixed: Any) -> Callable[[int], Plan]:
+    """Draw plans in which the rule matters: with these settings and, if any are named, these troubles early on."""
+
+    def plan(seed: int) -> Plan:
+        drawn = replace(draw(seed, fixed.get("mode"), fixed.get("weather")), **fixed)
+        if not kinds:
+            return drawn
+        chance = Random(f"troubles {seed}")
+        troubles = (
+            Fault(chance.uniform(15, 120), chance.choice(kinds), chance.randrange(4), chance.choice((5.0, 40.0, 100.0)))
+            for _ in range(6)
+        )
+        return replace(drawn, faults=tuple(sorted(troubles, key=lambda fault: fault.at)))
+
+    return plan
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    "no fencing": Mutant("any attempt's result is taken", ((watch.Watch, "_believe", _any_result),)),
+    "no fencing": Mutant(
+        "any attempt's result is taken",
+        ((watch.Watch, "_believe", _any_result),),
+        _plans("worker cut off", mode="grant", weather="synced", workers=2, loops=1, second_app="", steps=12, step_s=5.0),
+    ),
     "no hash check": Mutant(
         "a result is believed before its files are seen",
         ((watch.Watch, "_verify", lambda *_: ""),),
-        _plans(weather="synced", mode="grant"),
+        _plans("worker loss", weather="synced", mode="grant", brisk=True, step_s=1.0),
     ),
     "wall-clock leases": Mutant(
         "the holder's time stamps are compared with the app's clock",
@@ -160,7 +177,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "any beat is life": Mutant(
         "a beat read again counts as a new one",
         ((watch.Watch, "_follow", _follow_any_beat(watch.Watch._follow)),),
-        _plans(mode="grant"),
+        _plans("worker loss", "worker crash", mode="grant", step_s=5.0, steps=12),
     ),
     "check-then-write claims": Mutant(
         "direct mode over a folder without put-if-absent",
@@ -168,7 +185,7 @@ MUTANTS: Mapping[str, Mutant] = {
         _plans(mode="direct"),
     ),
     "grants to stale offers": Mutant(
-        "an offer need not have risen lately", ((watch.Watch, "_fresh_offers", _all_offers),), _plans(mode="grant")
+        "an offer need not have risen lately", ((watch.Watch, "_fresh_offers", _all_offers),), _plans("worker loss", "worker crash", mode="grant", workers=1)
     ),
     "shared result path": Mutant(
         "all attempts write to one place",
@@ -190,6 +207,6 @@ MUTANTS: Mapping[str, Mutant] = {
         _plans(second_app="copied ledger", mode="grant"),
     ),
     "torn checkpoints": Mutant(
-        "a stored folder is copied out unverified", ((View, "get", _unverified_get),), _plans(weather="synced", mode="grant")
+        "a stored folder is copied out unverified", ((View, "get", _unverified_get),), _plans("worker loss", "drain", weather="synced", mode="grant", workers=2, every=1, steps=12, step_s=5.0, brisk=True)
     ),
 }  # fmt: skip

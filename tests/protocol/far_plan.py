@@ -78,6 +78,7 @@ def draw(seed: int, mode: Literal["grant", "direct"] | None = None, weather: str
         step_s=chance.choice((1.0, 5.0, 20.0)),
         every=chance.choice((1, 2, 5)),
         fails=chance.random() < 0.05,
+        brisk=chance.random() < 0.3,
         faults=tuple(sorted((_fault(chance) for _ in range(chance.choice((0, 1, 2, 4, 8, 12)))), key=lambda f: f.at)),
     )
 

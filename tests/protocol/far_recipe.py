@@ -32,6 +32,7 @@ class Shift:
     trained: dict[str, int]  #: state -> the step it is after; shared by the whole world
     sleep: Callable[[float, str], None]
     accuse: Callable[[str], None]
+    went_on: Callable[[], None]  #: told when a training goes on from a checkpoint
 
 
 #: Who trains, by the actor that does.
@@ -47,6 +48,7 @@ class Counted(Recipe):
         state, done = "", 0
         if (left := job.resume()) is not None:
             state, done = self._read(left[1], shift), left[0]
+            shift.went_on()
             if shift.trained.get(state) != done:
                 shift.accuse(f"{shift.mark} resumed at step {done} from a state that nobody trained")
         for step in range(done + 1, shift.steps + 1):

@@ -26,6 +26,7 @@ class Book:
         self.plan = plan
         self.broken: list[str] = []
         self.trained: dict[str, int] = {}
+        self.resumed = 0
         self.begun: dict[str, list[str]] = {}  #: mark -> who began to train it
         self.holders: dict[str, list[str]] = {}  #: run and attempt -> who began to train it
 
@@ -33,6 +34,10 @@ class Book:
         """Write down that a promise was broken."""
         if what not in self.broken:
             self.broken.append(what)
+
+    def go_on(self) -> None:
+        """Write down that a training went on from a checkpoint."""
+        self.resumed += 1
 
     def begin(self, ticket: Ticket, who: str) -> None:
         """Write down that a training began."""
@@ -96,6 +101,7 @@ class Side:
             trained=machine.book.trained,
             sleep=machine.stage.sleep,
             accuse=machine.book.accuse,
+            went_on=machine.book.go_on,
         )
         self.progress = outcome(
             ticket,
@@ -168,6 +174,7 @@ class Far:
     def _work(self, worker: Worker) -> None:
         while (wait := worker.step()) is not None:
             self.stage.sleep(max(wait, GLANCE_S), "waits for its next step")
+        self.stage.enter(f"{self.name} begins", self.boot, after=AWAY_S)  # there will be another session
 
     def _spawn(self, work: Callable[[], None]) -> None:
         name = f"{self.name} task {len(self._tasks)}"
@@ -210,6 +217,8 @@ class Far:
 #: How often each side looks into the folder, how often a holder beats.
 POLL_S = 3.0
 BEAT_S = 5.0
+#: From the end of a session to the next.
+AWAY_S = 30.0
 #: A machine so slow that it looks at its training once in a second.
 GLANCE_S = 1.0
 

@@ -51,6 +51,7 @@ class End:
     turns: int
     seconds: float  #: of the world's own time
     attempts: int  #: trainings begun, of all runs
+    resumed: int  #: of those, the ones that went on from a checkpoint
     trace: tuple[tuple[float, str, str], ...] = ()
 
 
@@ -121,7 +122,14 @@ class World:
         if not self.book.broken:
             self._audit()
         attempts = sum(len(who) for who in self.book.begun.values())
-        return End(tuple(self.book.broken), stage.turns, stage.now - BEGIN, attempts, tuple(stage.trace or ()))
+        return End(
+            tuple(self.book.broken),
+            stage.turns,
+            stage.now - BEGIN,
+            attempts,
+            self.book.resumed,
+            tuple(stage.trace or ()),
+        )
 
     def close(self) -> None:
         """Let go of everybody."""
@@ -192,11 +200,12 @@ class World:
                 self.truth.reconnect(whom.name)
             elif fault.kind == "cancel":
                 whom.cancel(fault.whom)
+            elif fault.kind == "drain":
+                whom.drain()  # the machine sees to its next session itself
             else:
-                {"app crash": whom.crash, "worker crash": whom.crash, "worker loss": getattr(whom, "lose", None), "drain": getattr(whom, "drain", None)}[fault.kind]()  # fmt: skip
+                whom.lose() if fault.kind == "worker loss" else whom.crash()
                 self.stage.sleep(fault.lasts, f"{whom.name} is away")
-                if not whom.up or fault.kind != "drain":
-                    whom.boot()
+                whom.boot()
 
         return happen
 

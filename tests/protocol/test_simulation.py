@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evergreen.job.far.protocol import Mode
 
 #: Worlds in which a mutant must have been noticed once.
-WORLDS = 600
+WORLDS = 150
 
 faults = st.builds(
     Fault,
