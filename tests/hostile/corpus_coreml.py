@@ -136,7 +136,7 @@ def a_pickle(_: Path) -> bytes:
     return pickle.dumps(_Harm())
 
 
-@case(".mlmodel", "not a CoreML specification|inputs")
+@case(".mlmodel", "zip archive, not a CoreML specification")
 def a_package(_: Path) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as packed:
@@ -152,7 +152,7 @@ def random_bytes(_: Path) -> bytes:
 @case(".mlmodel", "nested too deeply")
 def a_pipeline_within_a_pipeline_a_thousand_deep(_: Path) -> bytes:
     def wrapped(field: int, data: bytes) -> bytes:
-        return _varint(field << 3 | 2) + _varint(len(data)) + data
+        return varint(field << 3 | 2) + varint(len(data)) + data
 
     data = bytes(words().SerializeToString())
     for _i in range(1000):
@@ -160,7 +160,7 @@ def a_pipeline_within_a_pipeline_a_thousand_deep(_: Path) -> bytes:
     return data
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     out = b""
     while number > 127:
         out += bytes([number & 127 | 128])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from corpus import case
 from corpus_coreml import INF, NAN, neighbours, put, several, spoilt, trees, vectors, widen
@@ -58,6 +59,28 @@ spoilt(
     trees,
     lambda s: put("postEvaluationTransform", 9)(s.treeEnsembleClassifier),
 )
+
+
+def chain(deep: int) -> Any:
+    """Return one tree that goes down on one side."""
+    spec = trees()
+    ensemble = spec.treeEnsembleClassifier.treeEnsemble
+    ensemble.ClearField("nodes")
+    for i in range(deep):
+        if i < deep - 1:
+            ensemble.nodes.add(
+                nodeId=2 * i, trueChildNodeId=2 * i + 2, falseChildNodeId=2 * i + 1, branchFeatureValue=i
+            )
+            ensemble.nodes.add(nodeId=2 * i + 1, nodeBehavior=6).evaluationInfo.add(evaluationValue=1.0)
+        else:
+            ensemble.nodes.add(nodeId=2 * i, nodeBehavior=6).evaluationInfo.add(evaluationIndex=1, evaluationValue=1.0)
+    return spec
+
+
+@case(".mlmodel", "deeper than 1,000 levels")
+def a_very_deep_tree(_: Path) -> bytes:
+    return bytes(chain(1001).SerializeToString())
+
 
 # Support vectors and neighbours
 

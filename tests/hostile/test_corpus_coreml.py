@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import corpus_coreml
-import corpus_coreml_kinds  # noqa: F401 - enters its files
+import corpus_coreml_kinds
 import corpus_coreml_network  # noqa: F401 - enters its files
 import numpy as np
 import pytest
@@ -47,6 +47,38 @@ def test_the_cell_says_the_same(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=case.says):
         examine(file, format="coreml", recipe={"use": "takers:Taker"}, rows=None, out=tmp_path / "out", limits=LIMITS)
     assert not list(tmp_path.glob("cell-*"))
+
+
+def test_a_small_file_that_unfolds_to_gigabytes_ends_with_its_cell(tmp_path: Path) -> None:
+    node = b"\x0a\x00"  # a tree node without anything in it: two bytes here, a hundred once read
+    ensemble = b"\x0a" + corpus_coreml.varint(len(node) * 8_000_000) + node * 8_000_000
+    spec = corpus_coreml.trees()
+    spec.ClearField("Type")
+    data = (
+        spec.SerializeToString() + corpus_coreml.varint(402 << 3 | 2) + corpus_coreml.varint(len(ensemble)) + ensemble
+    )
+    (tmp_path / "m.mlmodel").write_bytes(data)
+    with pytest.raises(InvalidInput, match="memory"):
+        examine(
+            tmp_path / "m.mlmodel",
+            format="coreml",
+            recipe={"use": "takers:Taker"},
+            rows=None,
+            out=tmp_path / "out",
+            limits=LIMITS,
+        )
+
+
+def test_a_tree_just_deep_enough_is_taken_in_the_cell(tmp_path: Path) -> None:
+    (tmp_path / "m.mlmodel").write_bytes(corpus_coreml_kinds.chain(1000).SerializeToString())
+    examine(
+        tmp_path / "m.mlmodel",
+        format="coreml",
+        recipe={"use": "takers:Taker"},
+        rows=None,
+        out=tmp_path / "out",
+        limits=LIMITS,
+    )
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evergreen.backends.format.coreml import linear, neighbours, network, transformers, trees, vectors
 from evergreen.backends.format.coreml.graph import Answer, Feature, Graph, refuse
 from evergreen.core.recipe import Interface
@@ -36,7 +38,8 @@ def convert(spec: Any, path: Path) -> Interface:
     """Draw the model as an ONNX graph at `path` and say what it asks for. Raises `InvalidInput` naming the part."""
     graph = Graph()
     entrance = _Entrance(spec.description, graph)
-    answer, kinds = _walk(spec, entrance, graph)
+    with np.errstate(all="ignore"):  # numbers that overflow are found where they are looked at
+        answer, kinds = _walk(spec, entrance, graph)
     probabilities = graph.probabilities(answer)
     names = entrance.names
     if entrance.dictionary and not names:

@@ -13,6 +13,12 @@ from evergreen.backends.format.coreml.messages import TABLE
 from evergreen.core.errors import InvalidInput
 
 _TYPES = ("double", "float", "int64", "uint64", "int32", "bool", "string", "bytes")
+#: What protobuf says, and what it means.
+_WHY = {
+    "MaxDepth": "is nested too deeply",
+    "Arena alloc": "used too much memory",
+    "UTF-8": "has text that is not UTF-8",
+}
 
 
 def parse(data: bytes) -> Any:
@@ -20,12 +26,17 @@ def parse(data: bytes) -> Any:
 
     Protobuf itself refuses what is nested more than 100 deep, and strings that are not UTF-8.
     """
+    if data.startswith(b"PK"):
+        raise InvalidInput(
+            "the file is a zip archive, not a CoreML specification",
+            field="model",
+            hint="A .mlpackage is not supported: convert with convert_to='neuralnetwork' and send the .mlmodel, or ONNX.",
+        )
     try:
         return _model().FromString(data)
     except DecodeError as e:
-        raise InvalidInput(
-            "the file is not a CoreML specification, is cut short, or is nested too deeply", field="model"
-        ) from e
+        why = next((why for mark, why in _WHY.items() if mark in str(e)), "is cut short or damaged")
+        raise InvalidInput(f"the file is not a CoreML specification that can be read: it {why}", field="model") from e
 
 
 @cache

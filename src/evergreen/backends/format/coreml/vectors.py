@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from evergreen.backends.format.coreml.graph import Answer, Feature, Graph, numbers, refuse
 
@@ -97,7 +98,11 @@ def _kernel(kernel: Any, x: Feature, vectors: Any, graph: Graph) -> str:
             "ReduceSum", graph.node("Mul", x.tensor, x.tensor), graph.constant([1], "whole"), keepdims=1
         )
         twice = graph.node("Mul", cross, graph.constant([-2.0]))
-        total = graph.node("Add", graph.node("Add", square, twice), graph.constant((vectors**2).sum(axis=1)))
+        total = graph.node(
+            "Add",
+            graph.node("Add", square, twice),
+            graph.constant(numbers((vectors**2).sum(axis=1), what="the square of a support vector")),
+        )
         distance = graph.node("Max", total, graph.constant([0.0]))
         return graph.node("Exp", graph.node("Mul", distance, graph.constant([-gamma])))
     inner = graph.node("Add", graph.node("Mul", cross, graph.constant([gamma])), graph.constant([c]))
@@ -121,8 +126,6 @@ def _pairwise(counts: list[int], alphas: Any, pairs: list[tuple[int, int]]) -> A
 
 def _votes(margins: str, pairs: list[tuple[int, int]], k: int, graph: Graph) -> str:
     """A margin above 0 is a vote for the first label of the pair, else for the second."""
-    from onnx import TensorProto
-
     first, second = np.zeros((len(pairs), k)), np.zeros((len(pairs), k))
     for p, (i, j) in enumerate(pairs):
         first[p, i] = second[p, j] = 1.0

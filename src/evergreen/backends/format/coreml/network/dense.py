@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
-from evergreen.backends.format.coreml.graph import Feature
+from evergreen.backends.format.coreml.graph import Feature, numbers
 from evergreen.backends.format.coreml.network.layer import Layer
 
 
@@ -87,7 +87,10 @@ def _batchnorm(layer: Layer) -> Feature:
     if (variance < 0).any():
         raise layer.wrong("a variance is negative")
     factor = gamma / np.sqrt(variance + np.float32(p.epsilon or 1e-5))
-    return _straight(layer, x, factor.reshape(-1, 1, 1), (beta - mean * factor).reshape(-1, 1, 1))
+    start = beta - mean * factor
+    for each in (factor, start):
+        numbers(each, "single", f"{layer.where}, divided by the deviation, ")
+    return _straight(layer, x, factor.reshape(-1, 1, 1), start.reshape(-1, 1, 1))
 
 
 def _straight(layer: Layer, x: Feature, factor: object, start: object) -> Feature:
