@@ -16,7 +16,8 @@ class IntentOptions(PluginOptions):
 
     model: Literal["auto", "linear", "random_forest"] = "auto"
     """Kind of model. "random_forest" is TF-IDF over words and pairs of words (5,000 at most) with 100 trees; "linear" is
-    support vectors over words, pairs of words and characters inside words; "auto" tries them by cross-validation."""
+    support vectors over words, pairs of words and characters inside words; "auto" tries them by cross-validation, the
+    forest only up to 5,000 rows. A forest of 150 intents takes 440 MB while it serves, a linear model 90."""
     trees: int = Field(100, ge=1, le=2000)
     """Trees of a forest."""
     max_features: int = Field(12_000, ge=100, le=100_000)
