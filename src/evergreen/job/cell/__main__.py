@@ -27,7 +27,8 @@ from evergreen.job.cell import files, lock, trial
 _TIMED = 20
 _DESCRIPTORS = 4096
 _MEMORY = "it used too much memory"
-_STARVED = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate")
+_ALLOW = "Send a smaller model, or allow more: collect.upload_memory_mb."
+_STARVED = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate", "alloc failed")
 #: What is used later is loaded before the lock is closed.
 _NEEDED = ("numpy.random", "onnxruntime")
 
@@ -78,12 +79,13 @@ class _Work:
             doing = "tried"
             return {"interface": msgspec.to_builtins(interface), **self.tried(interface)}
         except InvalidInput as e:
-            return {"refused": _MEMORY if _starved(e) else str(e), "hint": e.hint}
+            return {"refused": _MEMORY if _starved(e) else str(e), "hint": _ALLOW if _starved(e) else e.hint}
         except RecursionError:
             return {"refused": "it is nested too deeply", "hint": None}
         except Exception as e:  # noqa: BLE001 - a hostile file may raise anything
-            said = _MEMORY if _starved(e) else f"it could not be {doing}: {type(e).__name__}: {e}"
-            return {"refused": said, "hint": None}
+            if _starved(e):
+                return {"refused": _MEMORY, "hint": _ALLOW}
+            return {"refused": f"it could not be {doing}: {type(e).__name__}: {e}", "hint": None}
 
     def tried(self, interface: Interface) -> dict[str, Any]:
         bare_ms = trial.answers(Path("out/model.onnx"), interface)

@@ -67,7 +67,7 @@ def _session(model: Path) -> Any:
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     try:
-        return ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as e:
         raise InvalidInput(f"ONNX Runtime does not load it: {e}") from e
 

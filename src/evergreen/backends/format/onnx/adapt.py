@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import TensorProto, helper, numpy_helper
 
-from evergreen.backends.format.onnx.rules import attributes
+from evergreen.backends.format.onnx.rules import held
 from evergreen.core.errors import InvalidInput
 from evergreen.core.recipe import Interface
 
@@ -44,8 +44,8 @@ def adapt(model: Any) -> Interface:
 
 def _input(graph: Any) -> tuple[str, int]:
     """Make `input` the only input; say of which kind it is, and how wide."""
-    held = {tensor.name for tensor in graph.initializer}
-    asked = [value for value in graph.input if value.name not in held]
+    constants = {tensor.name for tensor in graph.initializer}
+    asked = [value for value in graph.input if value.name not in constants]
     if len(asked) != 1:
         names = ", ".join(v.name[:40] for v in asked[:5]) or "nothing"
         raise InvalidInput(
@@ -87,9 +87,8 @@ def _int64(numbers: Sequence[int]) -> Any:
 
 
 def _put_first(graph: Any, nodes: Sequence[Any]) -> None:
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+    for node in reversed(nodes):
+        graph.node.insert(0, node)  # in place: a copy of a forest would take much memory
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
@@ -161,17 +160,18 @@ def _listed(said: dict[str, str], key: str) -> list[str] | None:
 
 
 def _classes(node: Any) -> list[str] | None:
-    held = attributes(node)
-    texts, numbers = held.get("classlabels_strings", ()), held.get("classlabels_int64s", ())
-    texts = texts or held.get("cats_strings", ()) if node.op_type != "LabelEncoder" else held.get("values_strings", ())
+    if node.op_type == "LabelEncoder":
+        texts = held(node, "values_strings")
+    else:
+        texts = held(node, "classlabels_strings") or held(node, "cats_strings")
     if texts:
         return [text.decode("utf-8", "replace") for text in texts]
-    return [str(number) for number in numbers] or None
+    return [str(number) for number in held(node, "classlabels_int64s")] or None
 
 
 def _upstream(name: str, makers: dict[str, Any], graph: Any) -> list[str] | None:
     """Go back from a tensor until an operator knows its classes, or picks labels out of a list."""
-    held = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     todo, seen = [name], {name}
     while todo:
         node = makers.get(todo.pop(0))
@@ -179,8 +179,8 @@ def _upstream(name: str, makers: dict[str, Any], graph: Any) -> list[str] | None
             continue
         if found := _classes(node):
             return found
-        if node.op_type in ("ArrayFeatureExtractor", "Gather") and node.input[0] in held:
-            picked = numpy_helper.to_array(held[node.input[0]]).ravel()
+        if node.op_type in ("ArrayFeatureExtractor", "Gather") and node.input[0] in constants:
+            picked = numpy_helper.to_array(constants[node.input[0]]).ravel()
             if picked.dtype.kind in "OSU":
                 return [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in picked]
             if picked.dtype.kind in "iu" and len(picked) > 1:
@@ -196,19 +196,18 @@ def _probabilities(graph: Any, source: str, n: int) -> None:
     if source == "probabilities":
         _rename(graph, source, f"{_OWN}probabilities")
         source = f"{_OWN}probabilities"
-    nodes = [node for node in graph.node if node.op_type != "ZipMap"]
-    nodes.append(helper.make_node("Cast", [source], ["probabilities"], to=TensorProto.FLOAT))
-    needed, kept = {"probabilities"}, []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    del graph.node[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(reversed(kept))
+    graph.node.append(helper.make_node("Cast", [source], ["probabilities"], to=TensorProto.FLOAT))
+    needed = {"probabilities"}
+    for i in reversed(range(len(graph.node))):
+        if needed.intersection(graph.node[i].output) and graph.node[i].op_type != "ZipMap":
+            needed.update(graph.node[i].input)
+        else:
+            del graph.node[i]
+    del graph.output[:], graph.value_info[:]
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, n]))
-    held = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(held)
+    unused = [i for i, tensor in enumerate(graph.initializer) if tensor.name not in needed]
+    for i in reversed(unused):
+        del graph.initializer[i]
 
 
 def _portable(graph: Any) -> None:

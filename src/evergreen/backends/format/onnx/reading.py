@@ -12,6 +12,9 @@ from evergreen.core.errors import InvalidInput
 from evergreen.core.recipe import Interface
 
 _OLDEST_IR = 4
+#: What is kept of a model, and of its graph.
+_OF_MODEL = ("ir_version", "opset_import", "graph")
+_OF_GRAPH = ("node", "initializer", "input", "output")
 
 
 def read(file: Path, out: Path) -> Interface:
@@ -23,9 +26,10 @@ def read(file: Path, out: Path) -> Interface:
         model.ParseFromString(data)
     except Exception as e:
         raise InvalidInput(f"this is no ONNX model: {e}") from e
+    rules.check(model, data)
+    del model
+    model = rules.sizes(data)
     del data
-    rules.check(model)
-    model = rules.sizes(model)
     interface = adapt.adapt(model)
     (out / "model.onnx").write_bytes(_plain(model))
     return interface
@@ -33,13 +37,18 @@ def read(file: Path, out: Path) -> Interface:
 
 def _plain(model: onnx.ModelProto) -> bytes:
     """Write what is needed of a model, and nothing else; always the same bytes for the same model."""
-    held = model.graph
-    graph = helper.make_graph(list(held.node), "model", list(held.input), list(held.output), list(held.initializer))
+    graph = model.graph
+    for message, needed in ((model, _OF_MODEL), (graph, _OF_GRAPH)):
+        for field, _ in message.ListFields():
+            if field.name not in needed:
+                message.ClearField(field.name)
+        message.DiscardUnknownFields()
     for node in graph.node:
-        node.doc_string = ""
+        node.ClearField("doc_string")
     used = [(("" if o.domain == "ai.onnx" else o.domain), o.version) for o in model.opset_import]
-    opsets = [helper.make_opsetid(domain, version) for domain, version in used if domain in rules.OPERATORS]
-    version = max(model.ir_version, _OLDEST_IR)
-    plain = helper.make_model(graph, opset_imports=opsets, producer_name="evergreen", ir_version=version)
-    rules.valid(plain)
-    return bytes(plain.SerializeToString(deterministic=True))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*pair) for pair in used if pair[0] in rules.OPERATORS)
+    model.ir_version, model.producer_name, graph.name = max(model.ir_version, _OLDEST_IR), "evergreen", "model"
+    data = bytes(model.SerializeToString(deterministic=True))
+    rules.valid(data)
+    return data

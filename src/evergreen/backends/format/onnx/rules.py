@@ -62,8 +62,8 @@ _FLOW = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 
 
-def check(model: Any) -> None:
-    """Raise `InvalidInput` that says what is not allowed in a model, or cannot be right."""
+def check(model: Any, data: bytes) -> None:
+    """Raise `InvalidInput` that says what is not allowed in a model (`data` are its bytes), or cannot be right."""
     graph = model.graph
     if not 3 <= model.ir_version <= _NEWEST_IR:
         raise InvalidInput(f"the file is no ONNX model: its format version is {model.ir_version}")
@@ -83,7 +83,7 @@ def check(model: Any) -> None:
         _tensor(tensor)
     for node in graph.node:
         _node(node, versions)
-    valid(model)
+    valid(data)
     constants |= dict(_made(graph))
     for node in graph.node:
         _shape(node, constants)
@@ -108,7 +108,7 @@ def _versions(model: Any) -> set[str]:
 
 
 def valid(model: Any) -> None:
-    """Have ONNX check the form of a model: names, kinds of attributes. Raises `InvalidInput`."""
+    """Have ONNX check the form of a model, or of its bytes: names, kinds of attributes. Raises `InvalidInput`."""
     try:
         onnx.checker.check_model(model)
     except Exception as e:
@@ -121,8 +121,8 @@ def _places(node: Any) -> None:
     if node.op_type.startswith("TreeEnsemble"):
         trees(node, where)
     if node.op_type == "TfIdfVectorizer":
-        indexes = list(attributes(node).get("ngram_indexes", ()))
-        if not indexes or min(indexes) < 0 or max(indexes) >= 1_000_000:
+        indexes = whole(node, "ngram_indexes")
+        if not len(indexes) or indexes.min() < 0 or indexes.max() >= 1_000_000:
             raise InvalidInput(f"{where}: ngram_indexes are not from 0 to 999999")
 
 
@@ -146,9 +146,17 @@ def _node(node: Any, versions: set[str]) -> None:
             _tensor(tensor)
 
 
-def attributes(node: Any) -> dict[str, Any]:
-    """Return the attributes of a node by name."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+def held(node: Any, name: str) -> Any:
+    """Return an attribute of a node, nothing (an empty tuple) if it has none of that name."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), ())
+
+
+def whole(node: Any, name: str) -> Any:
+    """Return the whole numbers of an attribute as an array; a forest has millions."""
+    return next(
+        (np.fromiter(a.ints, dtype=np.int64, count=len(a.ints)) for a in node.attribute if a.name == name),
+        np.empty(0, dtype=np.int64),
+    )
 
 
 def _tensor(tensor: Any) -> None:
@@ -175,12 +183,12 @@ def _made(graph: Any) -> Iterator[tuple[str, Any]]:
     for node in graph.node:
         if node.op_type != "Constant" or len(node.output) != 1:
             continue
-        held = attributes(node)
-        for key in ("value", "value_int", "value_ints", "value_float", "value_floats"):
-            if key == "value" and isinstance(held.get(key), TensorProto):
-                yield node.output[0], held[key]
-            elif key in held:
-                yield node.output[0], numpy_helper.from_array(np.asarray(held[key]))
+        for attribute in node.attribute:
+            value = helper.get_attribute_value(attribute)
+            if isinstance(value, TensorProto):
+                yield node.output[0], value
+            elif attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
+                yield node.output[0], numpy_helper.from_array(np.asarray(value))
 
 
 def _shape(node: Any, constants: dict[str, Any]) -> None:
@@ -199,13 +207,13 @@ def _shape(node: Any, constants: dict[str, Any]) -> None:
             raise InvalidInput(f"{where} would make a tensor of more than {_MAX_ELEMENTS} figures")
 
 
-def sizes(model: Any) -> Any:
+def sizes(data: bytes) -> Any:
     """Infer the shapes of what is computed on the way; refuse what is too large. Returns the model with shapes.
 
     A length that depends on the input counts as 1: how much many rows take is up to whoever asks.
     """
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(data, check_type=True, strict_mode=True, data_prop=True)
     except Exception as e:
         raise InvalidInput(f"the shapes of the model do not fit together: {e}") from e
     for value in [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]:
@@ -222,22 +230,20 @@ def trees(node: Any, where: str) -> None:
 
     Raises `InvalidInput`.
     """
-    held = attributes(node)
     names = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids", "nodes_featureids")
-    tree, own, yes, no, feature = (np.asarray(held.get(name, ()), dtype=np.int64) for name in names)
-    modes = held.get("nodes_modes", ())
+    tree, own, yes, no, feature = (whole(node, name) for name in names)
+    modes = next((a.strings for a in node.attribute if a.name == "nodes_modes"), ())
+    values = next((len(a.floats) for a in node.attribute if a.name == "nodes_values"), 0)
     kind = "class" if node.op_type.endswith("Classifier") else "target"
-    leaf_tree, leaf, target = (
-        np.asarray(held.get(f"{kind}_{name}", ()), dtype=np.int64) for name in ("treeids", "nodeids", "ids")
-    )
-    same = {len(tree), len(own), len(yes), len(no), len(feature), len(modes), len(held.get("nodes_values", ()))}
+    leaf_tree, leaf, target = (whole(node, f"{kind}_{name}") for name in ("treeids", "nodeids", "ids"))
+    same = {len(tree), len(own), len(yes), len(no), len(feature), len(modes), values}
     if len(same) != 1 or not len(tree) or len({len(leaf_tree), len(leaf), len(target)}) != 1:
         raise InvalidInput(f"{where}: the lists that describe its trees are not of one length")
     every = np.concatenate([tree, own, yes, no, feature, leaf_tree, leaf, target])
     if every.min() < 0 or every.max() >= 2**31:
         raise InvalidInput(f"{where}: its trees hold numbers that are no places")
     keys = tree << 32 | own
-    inner = np.asarray([mode != b"LEAF" for mode in modes])
+    inner = np.fromiter((mode != b"LEAF" for mode in modes), dtype=bool, count=len(modes))
     children = np.concatenate([(tree << 32 | yes)[inner], (tree << 32 | no)[inner]])
     if len(np.unique(keys)) != len(keys) or len(np.unique(children)) != len(children):
         raise InvalidInput(f"{where}: its trees are not trees")
@@ -245,8 +251,8 @@ def trees(node: Any, where: str) -> None:
         raise InvalidInput(f"{where}: its trees have branches that lead nowhere")
     if not _hang_together(keys, children, inner):
         raise InvalidInput(f"{where}: its trees go round in circles")
-    n = len(held.get("classlabels_strings", ())) or len(held.get("classlabels_int64s", ())) or held.get("n_targets", 1)
-    if len(target) and target.max() >= max(int(n), 1):
+    classes = len(held(node, "classlabels_strings")) or len(held(node, "classlabels_int64s"))
+    if len(target) and target.max() >= (classes or held(node, "n_targets") or 1):
         raise InvalidInput(f"{where}: its leaves vote for classes that it has not")
 
 

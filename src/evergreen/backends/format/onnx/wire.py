@@ -9,8 +9,8 @@ from typing import Any
 from evergreen.core.errors import InvalidInput
 
 _DEPTH = 12
-#: Messages and texts that a parser would make objects of; numbers cost it little.
-_OBJECTS, _NUMBERS = 100_000, 20_000_000
+#: Messages, which cost a parser much; texts (a forest has one for every node) and numbers, which cost it little.
+_MESSAGES, _TEXTS, _NUMBERS = 100_000, 3_000_000, 20_000_000
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _STRING, _MESSAGE = 9, 11
 
@@ -23,7 +23,7 @@ def survey(data: bytes, descriptor: Any) -> None:
 class _Survey:
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.objects = self.numbers = 0
+        self.messages = self.texts = self.numbers = 0
 
     def message(self, descriptor: Any, at: int, end: int, depth: int) -> None:
         if depth > _DEPTH:
@@ -37,11 +37,13 @@ class _Survey:
                 length, at = self.varint(at, end)
                 if length > end - at:
                     raise InvalidInput(f"the file is cut off or damaged: at byte {start} it announces {length} bytes")
-                self.count()
                 if field is not None and field.type == _MESSAGE:
+                    self.messages = self.counted(self.messages, _MESSAGES)
                     self.message(field.message_type, at, at + length, depth + 1)
-                elif field is not None and field.type == _STRING:
-                    self.text(at, at + length)
+                else:
+                    self.texts = self.counted(self.texts, _TEXTS)
+                    if field is not None and field.type == _STRING:
+                        self.text(at, at + length)
                 at += length
             elif wire in (_VARINT, _FIXED32, _FIXED64) and tag >> 3:
                 at = self.numbered(start, at, end, wire)
@@ -64,10 +66,10 @@ class _Survey:
         except UnicodeDecodeError:
             raise InvalidInput(f"the file is damaged: the text at byte {at} is not UTF-8") from None
 
-    def count(self) -> None:
-        self.objects += 1
-        if self.objects > _OBJECTS:
-            raise InvalidInput(f"the file is made of more than {_OBJECTS} parts")
+    def counted(self, so_far: int, most: int) -> int:
+        if so_far >= most:
+            raise InvalidInput(f"the file is made of more than {most} parts")
+        return so_far + 1
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
         value = 0
@@ -83,5 +85,5 @@ class _Survey:
 
 @lru_cache(maxsize=256)
 def _run(tag: bytes, wire: int) -> re.Pattern[bytes]:
-    value = {_VARINT: rb"[\x80-\xff]{0,9}[\x00-\x7f]", _FIXED32: rb".{4}", _FIXED64: rb".{8}"}[wire]
-    return re.compile(rb"(?:%b%b)+" % (re.escape(tag), value), re.DOTALL)
+    value = {_VARINT: rb"[\x80-\xff]{0,9}+[\x00-\x7f]", _FIXED32: rb".{4}", _FIXED64: rb".{8}"}[wire]
+    return re.compile(rb"(?:%b%b)++" % (re.escape(tag), value), re.DOTALL)
