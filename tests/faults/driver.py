@@ -19,7 +19,8 @@ import evergreen
 from evergreen import engine
 from evergreen.core.records import Event, Model, Run
 from evergreen.core.states import OPEN_RUNS, ModelState
-from evergreen.stages import dataset, rollout
+from evergreen.stages import dataset
+from evergreen.stages.rollout import moving
 from evergreen.stages.run import training
 
 #: The functions between whose lines the power is cut.
@@ -29,7 +30,7 @@ PLACES = {
     "start": training.start,
     "succeed": training._succeed,
     "freeze": dataset._freeze,
-    "raise": rollout._raise,
+    "raise": moving._raise,
 }
 
 

@@ -14,6 +14,7 @@ from evergreen.core.ports import Tally
 from evergreen.core.records import Event, Model
 from evergreen.core.states import ModelState
 from evergreen.stages import rollout
+from evergreen.stages.rollout import moving
 
 Feed = Callable[..., None]
 Open = Callable[..., Loop]
@@ -204,14 +205,14 @@ def test_a_champion_that_changed_since_it_was_looked_at_is_noticed(
     loop: Loop, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(loop, tmp_path, M.RETIRED, M.CHAMPION, M.PASSED)
-    real = rollout.decide
+    real = moving.decide
 
     def late(*args: Any, **more: Any) -> Any:
-        monkeypatch.setattr(rollout, "decide", real)
+        monkeypatch.setattr(moving, "decide", real)
         engine.promote(loop, 1, by="ann", why="meanwhile")
         return real(*args, **more)
 
-    monkeypatch.setattr(rollout, "decide", late)
+    monkeypatch.setattr(moving, "decide", late)
     with pytest.raises(Stale):
         rollout.advance(loop)
     rollout.advance(loop)
