@@ -245,7 +245,13 @@ def test_B3_status_of_trainings(backdoor: System) -> None:
 def test_B3_the_page_for_trainings(backdoor: System) -> None:
     page = backdoor.http.get(backdoor.url + "/admin/training")
     assert page.status_code == 200
-    for words in ("Trigger a training", backdoor.newest(), "The first", "New interactions", "A training begins by itself"):
+    for words in (
+        "Trigger a training",
+        backdoor.newest(),
+        "The first",
+        "New interactions",
+        "A training begins by itself",
+    ):
         assert words in page.text
     token = re.search(r'name="csrf" value="([^"]+)"', page.text)
     assert token is not None
