@@ -102,7 +102,8 @@ class App:
         self._crew: list[str] = []
         self.up = False
         self.loops: list[Loop] = []
-        #: Runs that a person stopped, and was told so.
+        #: Runs that a person wanted to stop; and those of which that person was told that it is so.
+        self.asked: set[str] = set()
         self.cancelled: set[str] = set()
 
     def boot(self) -> None:
@@ -163,6 +164,7 @@ class App:
 
     def _stop(self, loop: Loop) -> None:
         run = self.ledger.last(Run, loop.name)
+        self.asked.add(run.id)
         try:
             stopped = stage_run.cancel(loop, by="person", why="test")
         except EvergreenError:

@@ -268,7 +268,7 @@ class World:
                 models = [m for m in app.ledger.find(Model, f"l{n}") if m.run == run]
                 if ended.state is RunState.FAILED and not self.plan.fails:
                     self.book.accuse(f"{run} failed, though nobody was at fault: {ended.failure}: {ended.error}")
-                if ended.state is RunState.CANCELLED and not any(run in one.cancelled for one in self.apps):
+                if ended.state is RunState.CANCELLED and not any(run in one.asked for one in self.apps):
                     self.book.accuse(f"{run} was cancelled by nobody: {ended.error}")
                 if len(models) != (ended.state is RunState.SUCCEEDED):
                     self.book.accuse(f"{run} ended as {ended.state} with {len(models)} models")
