@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+#: onnxruntime would report its use to its makers; what happens here is nobody's business but the owner's.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from evergreen.core.recipe import Datum, Job, PluginOptions, Predictor, Recipe, Row

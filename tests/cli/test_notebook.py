@@ -47,7 +47,7 @@ def test_the_notebook_is_one_and_says_what_it_needs(run: Run, tmp_path: Path, mo
     given: dict[str, Any] = {}
     exec(parameters, given)
     assert (given["STORE_URL"], given["HOURS"], given["ONCE"]) == ("dropbox:///my-app", 3.0, False)
-    assert given["PACKAGE"].startswith("evergreen-ml[coreml,dropbox,intent,tabular]==")
+    assert given["PACKAGE"].startswith("evergreen-ml[dropbox,intent,tabular]==")
     assert not any(value in text for value in SECRETS.values())
     assert "drive.mount" not in text
 

@@ -67,7 +67,7 @@ def log(n: int, seed: int = 1, outside: float = 0) -> list[dict[str, Any]]:
 
 
 def intent(**options: Any) -> Intent:
-    return Intent(IntentOptions.model_validate({"trees": 20, "coreml": "false"} | options))
+    return Intent(IntentOptions.model_validate({"trees": 20, "coreml": False} | options))
 
 
 class TestContract(RecipeContract):

@@ -272,7 +272,7 @@ def test_a_trained_model_answers_on_a_phone_as_on_the_server(tmp_path: Path, kin
     data.mkdir()
     out.mkdir()
     (data / "train.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    recipe = Intent(IntentOptions.model_validate({"model": kind, "trees": 10, "coreml": "true"}))
+    recipe = Intent(IntentOptions.model_validate({"model": kind, "trees": 10, "coreml": True}))
     recipe.train(Job(data, out))
     (file,) = (out / "exports").glob("*.mlmodel")
     phone = Phone(file.read_bytes())

@@ -151,7 +151,7 @@ def trained(recipe: Intent, rows: Sequence[Row], folder: Path) -> Path:
 
 def test_snips_by_a_fifth_of_it(tmp_path: Path) -> None:
     sides = read("snips7")
-    recipe = Intent(IntentOptions.model_validate({"coreml": "false", "refuse": 0}))
+    recipe = Intent(IntentOptions.model_validate({"coreml": False, "refuse": 0}))
     predictor = recipe.load(trained(recipe, sides["train"][::5], tmp_path))
     assert np.mean(recipe.score(predictor, sides["test"])["accuracy"]) >= 0.965
 
@@ -159,7 +159,7 @@ def test_snips_by_a_fifth_of_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_clinc(tmp_path: Path) -> None:
     sides = read("clinc150")
-    recipe = Intent(IntentOptions.model_validate({"coreml": "false"}))
+    recipe = Intent(IntentOptions.model_validate({"coreml": False}))
     out = trained(recipe, sides["train"], tmp_path)
     predictor: Any = recipe.load(out)
     probabilities = predictor.decide([row.input["text"] for row in sides["test"]])[1]

@@ -90,7 +90,7 @@ def train(
     folder: Path, uploads: Mapping[str, Path], n: int = 180, **options: Any
 ) -> tuple[Intent, Path, Mapping[str, Any]]:
     """Train on few texts, a fifth of them labelled wrongly."""
-    recipe = Intent(IntentOptions.model_validate({"model": "linear", "coreml": "false", "refuse": 0} | options))
+    recipe = Intent(IntentOptions.model_validate({"model": "linear", "coreml": False, "refuse": 0} | options))
     data, out = folder / "data", folder / "out"
     data.mkdir(parents=True)
     out.mkdir()
@@ -309,7 +309,7 @@ def test_what_cannot_be_given_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["linear", "random_forest"])
 def test_the_file_for_phones_decides_as_the_base_does(model: str, tmp_path: Path) -> None:
     good = counts_model(tmp_path / "good", knows)
-    recipe, out, details = train(tmp_path / "job", {"good": good}, coreml="true", model=model, refuse=0.05, trees=10)
+    recipe, out, details = train(tmp_path / "job", {"good": good}, coreml=True, model=model, refuse=0.05, trees=10)
     assert details["uploads"]["good"]["weight"] > 0
     predictor = recipe.load(out)
     (told,) = exports.check(recipe, predictor, rows(100, seed=4), exports.files(out), tmp_path / "scratch")

@@ -17,7 +17,7 @@ from evergreen.core.config import store_at
 from evergreen.core.errors import ConfigError, Conflict, Unavailable
 
 #: The recipes of which a worker may be asked; a project's own package is given with --package.
-_EXTRAS = ("intent", "tabular", "coreml")
+_EXTRAS = ("intent", "tabular")
 
 UrlArgument = Annotated[
     str | None,
@@ -95,7 +95,7 @@ def requirement(url: str) -> str:
     """Return what pip installs on the far side to open a store and train.
 
     >>> requirement("s3://models/app").partition("==")[0]
-    'evergreen-ml[coreml,intent,s3,tabular]'
+    'evergreen-ml[intent,s3,tabular]'
     """
     from evergreen import __version__
 

@@ -14,7 +14,7 @@ from evergreen.core.errors import ConfigError, MissingExtra, PluginNotFound
 GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "formats", "doors")
 
 #: Which extra of `evergreen-ml` brings what a plugin needs, where it has another name.
-EXTRAS = {"sql": "serve", "gdrive": "drive", "onnx": "serve"}
+EXTRAS = {"sql": "serve", "gdrive": "drive", "onnx": "uploads", "coreml": "uploads"}
 
 
 def names(group: str) -> list[str]:

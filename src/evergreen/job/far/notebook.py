@@ -27,8 +27,8 @@ from the last checkpoint, here or on another machine. The application judges the
 """
 
 _PARAMETERS = """\
-STORE_URL = {url!r}  # the folder that the application and this notebook share; empty: the secret EVERGREEN_STORE
-PACKAGE = {package!r}  # what pip installs here
+STORE_URL = {url}  # the folder that the application and this notebook share; empty: the secret EVERGREEN_STORE
+PACKAGE = {package}  # what pip installs here
 HOURS = {hours!r}  # how long this session may live; before that the training is handed over
 ONCE = {once!r}  # one training, then end; False: stay and take the next one, too
 WAIT = {wait!r}  # minutes to wait for a training before ending, where ONCE is True
@@ -90,7 +90,7 @@ def cells(plan: Plan) -> list[Cell]:
         ("text", _TITLE.format(what=plan.what, place=f": `{plan.url}`" if plan.url else "")),
         (
             "parameters",
-            _PARAMETERS.format(url=plan.url, package=plan.package, hours=plan.hours, once=plan.once, wait=plan.wait)
+            _PARAMETERS.format(url=json.dumps(plan.url), package=json.dumps(plan.package), hours=plan.hours, once=plan.once, wait=plan.wait)
             + plan.more,
         ),
         ("text", "## 1. Install"),

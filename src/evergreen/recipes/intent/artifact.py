@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
@@ -83,14 +82,13 @@ def _vocabulary(described: Described, path: Path) -> None:
 
 def _coreml(options: IntentOptions, described: Described, folder: Path) -> str | None:
     """Write the file for phones, as far as that is wanted and possible; return where it is, or why it is not."""
-    wanted = str(options.coreml).lower()
-    if wanted == "false" or (wanted == "auto" and find_spec("coremltools") is None):
+    if options.coreml is False:
         return None
     folder.mkdir(exist_ok=True)
     try:
         coreml.write(path=folder / "intent.mlmodel", described=described)
     except JobFailed as e:
-        if wanted == "true":
+        if options.coreml is True:
             raise
         folder.rmdir()
         return str(e)

@@ -34,9 +34,9 @@ class IntentOptions(PluginOptions):
     ensemble: Literal["selection", "soft_vote", "none"] = "selection"
     """What becomes of models that devices sent in: "selection" gives votes to those that help on rows kept back,
     "soft_vote" gives the base two votes and each of them one, "none" leaves them out."""
-    coreml: Literal["auto", "true", "false"] | bool = "auto"
-    """Write a CoreML file for phones into `exports/`; "auto" does so where coremltools is installed, which says that
-    somebody wants one (writing needs nothing), and leaves it out if a forest is too large for a phone."""
+    coreml: Literal["auto"] | bool = "auto"
+    """Write a CoreML file for phones into `exports/`; "auto" leaves it out, and says so, where a forest is too large for
+    a phone; true makes that an error."""
 
     @model_validator(mode="after")
     def _plain(self) -> IntentOptions:

@@ -38,7 +38,7 @@ def text() -> str:
     """Return the text of `backdoor_ai_trainer.ipynb`."""
     plan = Plan(
         url="",
-        package=f"evergreen-ml[intent,coreml,dropbox,drive,s3]=={__version__}",
+        package=f"evergreen-ml[intent,dropbox,drive,s3]=={__version__}",
         what="the intents of Backdoor AI",
         more=(
             'APP_URL = ""  # address of the app, to wake it if its host lets it sleep; empty: it is awake\n'
