@@ -79,9 +79,10 @@ class Truth:
         """Let out what a machine wrote while it was cut off, and let it see again."""
         if self.cut_off.pop(machine, None) is not None:
             for held in self.versions.values():
+                at = self.now()
                 for version in held:
                     if version.by == machine and version.at > 1e8:
-                        version.at = self.now() + self._delay(self.weather.upload_s)
+                        version.at = at = max(at, self.now() + self._delay(self.weather.upload_s))
                 held.sort(key=lambda version: version.at)
 
     def power_cut(self, machine: str) -> None:
