@@ -90,7 +90,13 @@ def cells(plan: Plan) -> list[Cell]:
         ("text", _TITLE.format(what=plan.what, place=f": `{plan.url}`" if plan.url else "")),
         (
             "parameters",
-            _PARAMETERS.format(url=json.dumps(plan.url), package=json.dumps(plan.package), hours=plan.hours, once=plan.once, wait=plan.wait)
+            _PARAMETERS.format(
+                url=json.dumps(plan.url),
+                package=json.dumps(plan.package),
+                hours=plan.hours,
+                once=plan.once,
+                wait=plan.wait,
+            )
             + plan.more,
         ),
         ("text", "## 1. Install"),
