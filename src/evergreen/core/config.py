@@ -206,6 +206,31 @@ class HttpConfig(Section):
     """Role of callers without a key. Not set: admin while no key exists and only this machine can call, else none."""
 
 
+class SubscriberConfig(Use):
+    """Somebody who is told what happens; the other keys are those of the plugin."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    use: str
+    """The plugin: `webhook`, `apprise`, `mlflow`, or one of your own."""
+    name: str = Field("", pattern=r"^([a-z][a-z0-9_-]{0,62})?$")
+    """What it is called on the command line and in figures; the plugin's name if not set."""
+    events: tuple[str, ...] = ()
+    """Kinds of events it is told: "alarm", "new champion", "model" …; not set: what the plugin thinks fit."""
+    loops: tuple[str, ...] = ()
+    """Loops it is told of; all if not set."""
+    give_up: Duration = timedelta(days=3)
+    """How long one event is tried again before it is left out, with a line in the history."""
+    collapse: Duration | None = None
+    """Events of one loop and kind within this time after one that was told become one message; not set: as the plugin
+    thinks fit."""
+
+    @property
+    def called(self) -> str:
+        """Its name, or else the plugin's."""
+        return self.name or self.use.rpartition(":")[2].lower()
+
+
 class Config(Section):
     """The whole file."""
 
@@ -220,11 +245,19 @@ class Config(Section):
     http: HttpConfig = HttpConfig()
     doors: tuple[Use, ...] = ()
     """Paths, shapes and files of a system that was there before Evergreen."""
+    subscribers: tuple[SubscriberConfig, ...] = ()
+    """Who is told what happens: webhooks, people, other systems."""
     loops: dict[str, LoopConfig] = {}
     """The models, by name."""
 
     @model_validator(mode="after")
     def _names(self) -> Config:
+        called = [s.called for s in self.subscribers]
+        if twice := sorted({name for name in called if called.count(name) > 1}):
+            raise ValueError(f'two subscribers are called "{twice[0]}": give each a `name`')
+        for subscriber in self.subscribers:
+            for loop in set(subscriber.loops) - set(self.loops):
+                raise ValueError(f'subscriber "{subscriber.called}": there is no loop "{loop}"')
         for name in self.loops:
             if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name):
                 raise ValueError(f'loop "{name}": a name is lower-case letters, digits, - and _')

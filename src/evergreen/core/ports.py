@@ -351,3 +351,21 @@ class Source(Protocol):
     def pull(self, cursor: str | None, limit: int) -> Pulled:
         """Return at most `limit` rows that are new since `cursor`, and the next cursor."""
         ...
+
+
+class Subscriber(Protocol):
+    """Somebody outside who is told what happens, one event at a time, in order, at least once."""
+
+    #: Kinds of events (`Event.kind`, `Event.what`, or a noun) it is told where nobody says otherwise; empty: all.
+    kinds: Sequence[str]
+    #: Seconds after an event in which others of its loop and kind become one message, where nobody says otherwise.
+    collapse_s: float
+    #: Names of the environment's variables whose values must never be shown.
+    secrets: Sequence[str]
+
+    def tell(self, event: Event, look: Ledger) -> None:
+        """Pass an event on; `look` is there to be read. Raises whatever went wrong, to be told the event again.
+
+        The same event may come twice, with the same id. `details["more"]` counts others that it stands for.
+        """
+        ...

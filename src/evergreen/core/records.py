@@ -155,6 +155,48 @@ class Event(Record):
     to: str | None = None
     details: Mapping[str, Json] = field(default_factory=dict)
 
+    @property
+    def noun(self) -> str:
+        """What it is about: run, model, dataset, upload, or "" for the loop itself."""
+        kind, _, id = self.subject.partition(" ")
+        return kind if id else ""
+
+    @property
+    def about(self) -> str:
+        """The id of the record it is about, or ""."""
+        return self.subject.partition(" ")[2]
+
+    @property
+    def kind(self) -> str:
+        """What happened in plain words, as `KINDS` has it; `what` where there is no other word."""
+        return KINDS.get((self.noun, self.to or "added"), self.what)
+
+
+#: (noun, state it came to) -> what people call it.
+KINDS: Mapping[tuple[str, str], str] = {
+    ("dataset", "added"): "new dataset",
+    ("run", "requested"): "training asked for",
+    ("run", "queued"): "training queued",
+    ("run", "running"): "training started",
+    ("run", "succeeded"): "training done",
+    ("run", "failed"): "training failed",
+    ("run", "cancelled"): "training cancelled",
+    ("run", "skipped"): "training skipped",
+    ("model", "candidate"): "new model",
+    ("model", "passed"): "model passed",
+    ("model", "rejected"): "model rejected",
+    ("model", "undecided"): "model undecided",
+    ("model", "shadow"): "in shadow",
+    ("model", "canary"): "canary",
+    ("model", "champion"): "new champion",
+    ("model", "retired"): "champion retired",
+    ("model", "rolled_back"): "rolled back",
+    ("upload", "pending"): "new upload",
+    ("upload", "processing"): "upload in training",
+    ("upload", "incorporated"): "upload used",
+    ("upload", "failed"): "upload failed",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:

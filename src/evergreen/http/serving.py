@@ -26,6 +26,7 @@ from evergreen.http.origins import Origins, loopback
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
 from evergreen.http.uploads import Queue, room
+from evergreen.outbox import Outbox
 from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
@@ -70,6 +71,7 @@ class Serving:
             after=self.refresh,
             doors=project.doors,
         )
+        self.outbox = Outbox(project)
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
@@ -98,12 +100,14 @@ class Serving:
         self.keys.read()
         self.refresh()
         self.intake.start()
+        self.outbox.start()
         self.clock.start()
 
     def stop(self) -> None:
         """Tick no more, write what waits, let go of the models (blocking; the event loop has ended)."""
         self.closing.set()
         self.clock.stop()
+        self.outbox.stop()
         for desk in self.desks.values():
             desk.flush()
         self.intake.stop()
