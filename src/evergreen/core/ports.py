@@ -247,6 +247,7 @@ class Ticket:
     dataset: str  #: store key
     out: str  #: store key of the artifact
     base: str | None = None  #: store key of the champion's artifact
+    digests: Mapping[str, str] = field(default_factory=dict)  #: store key -> sha256 of the folder that is meant
     base_recipe: Mapping[str, Json] | None = None  #: how the champion is loaded, where that differs
     seed: int = 0
     threads: int = 1
