@@ -112,12 +112,15 @@ class App:
         self.up = True
         stage, born = self._stage, self._stage.now
         rate, offset = self._chance.uniform(0.8, 1.25), self._chance.uniform(0, 1e6)
-        clock = lambda: offset + (stage.now - born) * rate  # noqa: E731
+
+        def clock() -> float:
+            return offset + (stage.now - born) * rate
+
         store = self.view_class(self._truth, self.name, stage.turn)
         ledger = Paper(self.ledger, stage.turn, self._heard)
         runner = self.runner_class(
             self._options,
-            ledger=ledger,  # type: ignore[arg-type]
+            ledger=ledger,
             store=store,
             store_use={},
             home=self._home,
@@ -132,7 +135,7 @@ class App:
                 name=f"l{n}",
                 config=LoopConfig(recipe={"use": USE}, retries=1000),
                 recipe=None,  # type: ignore[arg-type]
-                ledger=ledger,  # type: ignore[arg-type]
+                ledger=ledger,
                 store=store,
                 runner=runner,
                 sources=(),
