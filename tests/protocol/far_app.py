@@ -196,8 +196,8 @@ class App:
         self._stage.enter(name, play)
 
 
-def queue(ledger: Any, loop: str, run: str) -> None:
+def queue(ledger: Any, loop: str, run: str, digest: str) -> None:
     """Lay down a run that waits for its runner."""
-    data = Dataset(id=f"d-{loop}", loop=loop, version=1, as_of=1, collected=10, train=8, holdout=2, digest="0", key=f"datasets/{loop}/1")  # fmt: skip
+    data = Dataset(id=f"d-{loop}", loop=loop, version=1, as_of=1, collected=10, train=8, holdout=2, digest=digest, key=f"datasets/{loop}/1")  # fmt: skip
     ledger.add(data, by="dataset", because="test")
     ledger.add(Run(id=run, loop=loop, state=RunState.QUEUED, why="test", dataset=data.id), by="run", because="test")
