@@ -37,6 +37,7 @@ plans = st.builds(
     steps=st.sampled_from((2, 6, 12)),
     step_s=st.sampled_from((1.0, 5.0, 20.0)),
     every=st.sampled_from((1, 2, 5)),
+    session_s=st.sampled_from((None, None, 90.0, 300.0)),
     fails=st.sampled_from((False, False, False, True)),
     faults=st.lists(faults, max_size=10).map(tuple),
 )
@@ -86,7 +87,11 @@ def test_the_same_plan_plays_out_the_same_way() -> None:
 
 def test_without_faults_one_attempt_is_enough() -> None:
     for seed in range(20):
-        end = play(replace(draw(seed), faults=(), second_app="", loops=1, fails=False, weather="strong", brisk=True))
+        end = play(
+            replace(
+                draw(seed), faults=(), second_app="", loops=1, fails=False, session_s=None, weather="strong", brisk=True
+            )
+        )
         assert (end.broken, end.attempts) == ((), 1)
 
 
