@@ -27,6 +27,7 @@ class Tally:
     score_sq: float = 0.0  #: its squares, summed
     compared: int = 0  #: answers in the shadow that were compared with the one that was sent
     agreed: int = 0  #: of those, answers that decide the same
+    latency_sq: float = 0.0  #: squares of milliseconds, summed over `answered`
 
     def __add__(self, other: Tally) -> Tally:
         """Sum two tallies."""
@@ -41,6 +42,7 @@ class Tally:
             self.score_sq + other.score_sq,
             self.compared + other.compared,
             self.agreed + other.agreed,
+            self.latency_sq + other.latency_sq,
         )
 
 
@@ -154,6 +156,14 @@ class Ledger(Protocol):
 
     def tally(self, model: str) -> Tally:
         """Sum up live traffic of one model version."""
+        ...
+
+    def expose(self, experiment: str, units: Mapping[str, str]) -> None:
+        """Keep which arm each unit met first (unit -> arm); what is kept of a unit stays."""
+        ...
+
+    def exposed(self, experiment: str) -> Mapping[str, int]:
+        """Count the units that each arm met, at a cost that does not grow with their number."""
         ...
 
     def recall(self, scope: str, key: str) -> str | None:
