@@ -17,6 +17,8 @@ import msgspec
 
 #: Largest log file, and how many old ones are kept.
 _BYTES, _KEPT = 10_000_000, 3
+#: The logger of the history: for programs; people have `evergreen history`.
+HISTORY = "evergreen.history"
 #: What a line may say of what it is about.
 FIELDS = ("loop", "run", "model", "event_id", "request_id", "subscriber")
 _about: ContextVar[Mapping[str, str]] = ContextVar("evergreen_about")
@@ -118,6 +120,7 @@ def configure(path: Path, secrets: Iterable[str] = ()) -> None:
     file.setFormatter(JsonLines(discreet))
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(Plain(discreet))
+    screen.addFilter(lambda record: record.name != HISTORY)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

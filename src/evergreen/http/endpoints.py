@@ -16,6 +16,7 @@ from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
 from evergreen.http.serving import Serving
+from evergreen.logs import concerning
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _endpoint(serving: Serving, e: Endpoint) -> Callable[[Request], Awaitable[Re
         requests = serving.desks[loop.name].meter.requests
         operation = e.handler.__name__
         try:
-            response = await e.handler(serving, request, loop)
+            with concerning(loop=loop.name):
+                response = await e.handler(serving, request, loop)
         except EvergreenError as error:
             requests[operation, error.status] += 1
             raise

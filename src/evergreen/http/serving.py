@@ -22,6 +22,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
 from evergreen.http.desk import Desk
+from evergreen.http.metrics import History
 from evergreen.http.origins import Origins, loopback
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
@@ -72,6 +73,8 @@ class Serving:
             doors=project.doors,
         )
         self.outbox = Outbox(project)
+        #: Lines of history, counted for whoever asks for figures.
+        self.happened = History()
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
@@ -98,6 +101,7 @@ class Serving:
     def start(self) -> None:
         """Load what is in service and begin to write and to tick (blocking)."""
         self.keys.read()
+        self.happened.read(self)
         self.refresh()
         self.intake.start()
         self.outbox.start()
