@@ -294,9 +294,10 @@ is taken until the task's first line of work by the other one. Everybody is told
 - procrastinate: worker heartbeat every {LEASE_S / 4:g} s, and the periodic task of its pages that retries stalled jobs, every 2 s instead of
   every 10 minutes. Without that task of one's own a lost job stays `doing`. The task begins from its beginning.
 - celery: `acks_late`, `reject_on_worker_lost`, visibility timeout {LEASE_S:g} s instead of 3,600, looked at every second instead of every
-  100. The timeout runs from delivery whether the worker lives or not: the last column shows the price.
-- ClearML and MLflow need servers of their own and were not run here. ClearML's pages: a task whose worker is gone is marked aborted after
-  2 h without a word, and is started again by hand.
+  100. The timeout runs from delivery whether the worker lives or not: so it is over soon after the kill, and a task that takes longer
+  is begun again while its worker is well (last column).
+- ClearML needs a server of its own and was not run here; as far as we have read, it notices a lost worker after 2 h, and the task is
+  started again by hand.
 
 Last column: how often one task of more than {3 * LEASE_S:g} s was begun within that time while nobody was killed.
 """
