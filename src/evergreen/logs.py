@@ -50,8 +50,9 @@ class Discreet:
     """Takes secrets out of text: values of the environment's variables that look like secrets, and what has their form."""
 
     def __init__(self, names: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> None:
-        known = {environ[name] for name in environ if _SECRET.search(name) or name in set(names)}
-        pieces = {piece for value in known for piece in (value, *value.split()) if len(piece) >= _SHORTEST}
+        listed = {piece for name in names for piece in environ.get(name, "").split()}  # several in one variable
+        known = {value for name, value in environ.items() if _SECRET.search(name)}
+        pieces = {piece for value in listed | known for piece in _pieces(value) if len(piece) >= _SHORTEST}
         longest_first = sorted(pieces, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if pieces else None
 
@@ -62,6 +63,21 @@ class Discreet:
         for shape, instead in _SHAPES:
             text = shape.sub(instead, text)
         return text
+
+
+def _pieces(value: str) -> Iterator[str]:
+    """Yield what of a secret gives it away: all of it, the secrets in it if it is JSON, its lines if it has several."""
+    yield value
+    try:
+        inside = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        inside = None
+    if isinstance(inside, dict):
+        for name, text in inside.items():
+            if isinstance(text, str) and _SECRET.search(name):
+                yield from _pieces(text)
+    lines = value.splitlines()
+    yield from (line for line in lines if len(lines) > 1 and not line.startswith("-----"))
 
 
 class JsonLines(logging.Formatter):

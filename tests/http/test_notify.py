@@ -111,3 +111,23 @@ def test_nobody_is_told_where_nobody_asked(tmp_path: Path, start: Callable[..., 
     write(tmp_path / "quiet", PLAIN)
     assert "Nobody is told" in evergreen_says(tmp_path / "quiet", "notify", "list")
     assert start().serving.outbox.postmen == {}
+
+
+def test_the_log_has_the_history_and_says_what_each_line_is_about(launch: Callable[..., Process]) -> None:
+    server = launch(PLAIN, env={"SHOP_TOKEN": "hunter22"})
+    with httpx.Client(base_url=server.url, timeout=20) as http:
+        learn(http, "first")
+        http.post("/api/toy/rollback", json={"why": "hunter22"}, headers={"X-Request-Id": "order-17"})
+        http.post("/api/toy/predict", json={"input": {"fail": True}})
+    assert server.end()[0] == 0
+    text = (server.folder / ".evergreen" / "server.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    told = {line["event_id"]: line for line in lines if line["logger"] == "evergreen.history"}
+    happened = history(server.folder)
+    assert set(told) == {event.id for event in happened}
+    for event in happened:
+        line = told[event.id]
+        assert line["loop"] == event.loop
+        assert line.get(event.noun, event.about) == event.about
+        assert line["event"].startswith(event.kind)
+    assert "hunter22" not in text
