@@ -58,6 +58,8 @@ def test_the_table_says_what_was_agreed() -> None:
         "GET /models": "app",
         "GET /rollout": "app",
         "GET /history": "app",
+        "POST /uploads": "app",
+        "GET /uploads": "app",
         "GET /metrics": "app",
         "POST /train": "operator",
         "POST /cancel": "operator",
