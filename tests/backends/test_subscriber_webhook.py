@@ -123,6 +123,23 @@ def test_private_addresses_are_refused_if_told_so(ledger: Ledger, receiver: Rece
     assert receiver.posts == []
 
 
+def test_what_was_looked_up_is_what_is_called(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergreen.backends.subscriber import webhook
+
+    looked_up: list[str] = []
+
+    def public(url: Any) -> str:
+        looked_up.append(url.host)
+        return "127.0.0.1"
+
+    monkeypatch.setattr(webhook, "_public", public)
+    a_webhook(f"http://hook.example:{receiver.port}/a", public_only=True).tell(happened(ledger), ledger)
+    assert looked_up == ["hook.example"]
+    assert receiver.posts[0][0]["host"] == f"hook.example:{receiver.port}"
+
+
 def test_no_error_shows_a_secret(ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", f"http://user:hunter22@127.0.0.1:{receiver.port}/T0/verysecretpath")
     monkeypatch.setenv("HOOK", "correct horse")

@@ -131,6 +131,8 @@ def test_kinds_are_words_nouns_or_what_stands_in_the_history() -> None:
     ]
     assert told == ["new champion", "moved", "model"]
     assert not Rules("n", loops=frozenset({"other"})).wants(event)
+    other = Event(id="e", loop="l", what="moved", subject="trial t1", by="x", because="", frm="a", to="over")
+    assert other.kind == "trial over"
 
 
 @given(st.integers(1, 2000), st.floats(0, 1))

@@ -200,8 +200,10 @@ class Event(Record):
 
     @property
     def kind(self) -> str:
-        """What happened in plain words, as `KINDS` has it; `what` where there is no other word."""
-        return KINDS.get((self.noun, self.to or "added"), self.what)
+        """What happened in plain words, as `KINDS` has it; else noun and state, or `what` of the loop itself."""
+        if not self.noun:
+            return self.what
+        return KINDS.get((self.noun, self.to or "added"), f"{self.noun} {self.to or self.what}")
 
 
 #: (noun, state it came to) -> what people call it.
