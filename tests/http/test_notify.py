@@ -131,3 +131,20 @@ def test_the_log_has_the_history_and_says_what_each_line_is_about(launch: Callab
         assert line.get(event.noun, event.about) == event.about
         assert line["event"].startswith(event.kind)
     assert "hunter22" not in text
+
+
+def test_of_two_servers_one_tells_and_when_it_is_killed_the_other_does(
+    launch: Callable[..., Process], receiver: Receiver
+) -> None:
+    first = launch(hooked(receiver))
+    second = launch(None, folder=first.folder)
+    with httpx.Client(base_url=second.url, timeout=20) as http:
+        learn(http, "first")
+        receiver.wait(lambda: json.loads(listed(first.folder))[0]["waiting"] == 0)
+        first.end(9)
+        learn(http, "second")
+    receiver.wait(lambda: json.loads(listed(first.folder))[0]["waiting"] == 0)
+    second.end()
+    told = [event["id"] for event in receiver.events]
+    assert list(dict.fromkeys(told)) == [event.id for event in history(first.folder)]
+    assert len(told) - len(set(told)) <= 1  # what was on its way when the first was killed
