@@ -135,6 +135,29 @@ class GateConfig(Section):
     """Largest artifact."""
 
 
+class EvidenceConfig(Section):
+    """What live traffic must show before a canary becomes champion, where `rollout.rule` is "evidence"."""
+
+    metric: Literal["accuracy", "score"] = "accuracy"
+    """Share of judged answers that were right, or the mean of outcomes that come as figures."""
+    prove: Literal["non_inferiority", "superiority"] = "non_inferiority"
+    """Is it to be no worse than the champion by more than `margin`, or better by more than `margin`?"""
+    margin: float = Field(0.02, ge=0)
+    """The difference that does not matter (or, for superiority, that is asked for), in units of the metric."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance that a model becomes champion which is not good enough, however often is looked."""
+    burn_in: int = Field(50, ge=2)
+    """Outcomes of each variant before the asymptotic evidence counts."""
+    harm: float = Field(0.1, gt=0)
+    """The loss, in units of the metric, that is to be found soonest; looked for from the first outcome."""
+    harm_alpha: float = Field(0.15, gt=0, lt=1)
+    """Chance that a model is taken back which is no worse than the champion."""
+    deadline: Duration | None = timedelta(days=7)
+    """How long to wait for evidence, from the first share of the traffic."""
+    at_deadline: Literal["keep", "promote"] = "keep"
+    """What to do then: keep the champion, or promote the canary all the same."""
+
+
 class RolloutConfig(Section):
     """How a passed model takes over."""
 
@@ -147,7 +170,12 @@ class RolloutConfig(Section):
     max_error_rate: Share = 0.02
     """Take a model back when more of its answers fail (once three did)."""
     max_latency_ms: float | None = Field(None, gt=0)
-    """Take a canary back when its mean answer takes longer."""
+    """Take a canary back when its mean answer takes longer; one outlier is not enough."""
+    max_slowdown: float | None = Field(None, ge=1)
+    """Take a canary back when its mean answer takes longer than this many times the champion's."""
+    rule: Literal["time", "evidence"] = "time"
+    """Does a canary become champion after its last hold time, or once live traffic has shown that it may?"""
+    evidence: EvidenceConfig = EvidenceConfig()
     keep: int | None = Field(None, ge=1)
     """Versions whose files are kept beside the champion, its predecessor and those on their way; all if not set."""
 
@@ -157,6 +185,12 @@ class RolloutConfig(Section):
         if not steps or list(steps) != sorted(set(steps)) or steps[-1] != 1.0:
             raise ValueError("steps must rise and end with 1.0, for example [0.0, 0.1, 0.5, 1.0]")
         return steps
+
+    @model_validator(mode="after")
+    def _comparable(self) -> RolloutConfig:
+        if self.rule == "evidence" and not any(0 < s < 1 for s in self.steps):
+            raise ValueError("evidence needs a step between 0 and 1, for example [0.5, 1.0]")
+        return self
 
 
 class ServeConfig(Section):

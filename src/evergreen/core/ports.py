@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -44,6 +44,10 @@ class Tally:
             self.agreed + other.agreed,
             self.latency_sq + other.latency_sq,
         )
+
+    def __sub__(self, other: Tally) -> Tally:
+        """Return what came after `other`."""
+        return Tally(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Literal
 from evergreen.core.ports import Tally
 
 Metric = Literal["accuracy", "score"]
-#: Effective size of the sample (half of each variant's) for which the sequence is tightest.
-TIGHTEST = 100.0
+#: The mixture's variance: the sequence is tightest at an effective size of 100 (200 of each variant) and alpha = 0.05.
+RHO2 = (-2 * log(0.1) + log(1 - 2 * log(0.1))) / 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def lower(found: Difference, alpha: float) -> float:
 
     >>> d = Difference(0.1, 190.0, 0.25 / 190)
     >>> round(lower(d, 0.05), 4), round(lower(d, 0.2), 3)
-    (-0.0015, 0.021)
+    (-0.0015, 0.019)
     """
     return found.estimate - margin(found, alpha)
 
@@ -109,7 +109,5 @@ def margin(found: Difference, alpha: float) -> float:
         return inf
     a = min(alpha, 0.5)
     t = found.size
-    wish = -2 * log(2 * a)
-    rho2 = (wish + log(wish + 1)) / TIGHTEST if wish > 0 else 1 / TIGHTEST
-    grown = t * rho2 + 1
-    return found.sigma * sqrt(2 * grown / (t**2 * rho2) * log(1 + sqrt(grown) / (2 * a)))
+    grown = t * RHO2 + 1
+    return found.sigma * sqrt(2 * grown / (t**2 * RHO2) * log(1 + sqrt(grown) / (2 * a)))
