@@ -114,6 +114,7 @@ class Serving:
         self.outbox.stop()
         for desk in self.desks.values():
             desk.flush()
+            desk.expose()
         self.intake.stop()
         self.pool.shutdown()
         self.aside.shutdown()
