@@ -1,6 +1,6 @@
 """Stage 6. A passed model takes over step by step, or is taken back."""
 
-from evergreen.stages.rollout.experiments import experiment, report, stop
+from evergreen.stages.rollout.experiments import experiment, length, report, stop
 from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
@@ -11,6 +11,7 @@ __all__ = [
     "decide",
     "experiment",
     "find",
+    "length",
     "promote",
     "report",
     "rollback",
