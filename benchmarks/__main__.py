@@ -19,6 +19,7 @@ NAMES = (
     "intents",
     "protocol",
     "takeover",
+    "experiments",
 )
 
 
