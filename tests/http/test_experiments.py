@@ -56,3 +56,27 @@ def test_what_makes_no_sense_is_refused_in_words(app: App) -> None:
         said = app.post("/api/toy/experiment", good | wrong)
         assert said.status_code == 400, said.text
         assert said.json()["error"]["field"] == field
+
+
+def test_a_person_starts_one_on_the_page_and_ends_it(app: App) -> None:
+    app.learn("a")
+    app.learn("b")
+    page = app.http.get("/loops/toy").text
+    assert "No versions have been compared in live traffic." in page
+    csrf = page.split('name="csrf" value="')[1].split('"')[0]
+
+    def send(verb: str, **form: str) -> str:
+        return app.http.post(f"/loops/toy/{verb}", data={"csrf": csrf, **form}, follow_redirects=True).text
+
+    assert "shares are numbers" in send("experiment", versions="1", shares="half", why="a test").replace(
+        "Shares", "shares"
+    )
+    begun = send("experiment", versions="v1", shares="0.5", deadline="7d", why="which is better?")
+    assert "The experiment has begun." in begun
+    assert "Which is better?" in begun
+    assert "Experiment started" in begun
+    assert 'action="/loops/toy/stop"' in begun
+    ended = send("stop", why="seen enough")
+    assert "Stopped by local: seen enough" in ended
+    assert "Experiment ended" in ended
+    assert app.http.get("/api/toy/experiment").json()["state"] == "ended"

@@ -21,6 +21,7 @@ from evergreen.core.loop import Loop
 from evergreen.http.pages import assembly, reading, reports, views, words
 from evergreen.http.pages.live import Pulse
 from evergreen.http.pages.render import STATIC, Renderer, Visitor
+from evergreen.stages import rollout
 
 T = TypeVar("T")
 #: Rows of the table of models before "show all" is asked for.
@@ -59,7 +60,7 @@ def routes(serving: Serving) -> list[BaseRoute]:
     pages = Pages(serving)
     act = [
         Route(f"/loops/{{name}}/{verb}", pages.doing(verb), methods=["POST"])
-        for verb in ("train", "promote", "rollback", "cancel")
+        for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
     ]
     return [
         Route("/", pages.guarded(pages.overview), methods=["GET"]),
@@ -147,6 +148,20 @@ class Pages:
             return "The training was cancelled."
         if not why:
             raise InvalidInput("a reason is needed: it goes into the history", field="why")
+        if verb == "experiment":
+            versions, shares = _numbers(form, "versions"), _numbers(form, "shares")
+            await act(
+                partial(engine.experiment, deadline=rollout.length(str(form.get("deadline", "")))),
+                loop,
+                [int(v) for v in versions],
+                shares,
+                by=by,
+                why=why,
+            )
+            return "The experiment has begun."
+        if verb == "stop":
+            await act(engine.stop, loop, by=by, why=why)
+            return "The experiment has ended: the champion answers all."
         if verb == "rollback":
             now = await act(engine.rollback, loop, by=by, why=why)
             return f"Rolled back: {words.version(now.version)} answers."
@@ -243,6 +258,14 @@ def local(path: str) -> str:
 
 def _root(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _numbers(form: FormData, field: str) -> list[float]:
+    """Read "3, 4" or "v3 v4". Raises `InvalidInput`."""
+    try:
+        return [float(x.removeprefix("v")) for x in str(form.get(field, "")).replace(",", " ").split()]
+    except ValueError:
+        raise InvalidInput(f"{field} are numbers, parted by commas", field=field) from None
 
 
 def _whole(text: str | None, field: str) -> int | None:

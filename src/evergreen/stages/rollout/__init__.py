@@ -1,7 +1,7 @@
 """Stage 6. A passed model takes over step by step, or is taken back."""
 
 from evergreen.stages.rollout.experiments import experiment, length, report, stop
-from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback
+from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback, stands
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "promote",
     "report",
     "rollback",
+    "stands",
     "stop",
     "unfit",
 ]
