@@ -89,8 +89,9 @@ class System:
         self.http.close()
 
     def said(self) -> str:
-        """Return what the server has printed."""
-        return (self.home / "up.log").read_text()
+        """Return what the server has printed, and what has happened in it."""
+        told = subprocess.run([PROGRAM, "history"], cwd=self.home, capture_output=True, text=True, env=_env() | self.env)
+        return (self.home / "up.log").read_text() + told.stdout + told.stderr
 
     def get(self, path: str, **more: Any) -> Any:
         """Read something from the server."""
