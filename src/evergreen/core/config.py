@@ -138,6 +138,20 @@ class GateConfig(Section):
 class RolloutConfig(Section):
     """How a passed model takes over."""
 
+    max_ece: float | None = Field(None, gt=0, le=1)
+    """Largest expected calibration error: how far probabilities may lie from what comes true (0.05 is 5 points)."""
+    slices: tuple[str, ...] = ()
+    """Parts of the holdout judged by themselves: columns of the input ("device", "person.age"), "label" or "origin"."""
+    slice_margin: float = Field(0.02, ge=0)
+    """A part that is certainly worse by more than this turns a model away, however good the rest is."""
+    slice_rows: int = Field(30, ge=1)
+    """Parts with fewer held-out rows than this are reported and decide nothing."""
+    golden: str | None = None
+    """File, below the project's folder, of cases that must or should be answered in a known way (JSON lines)."""
+    looks: int = Field(20, ge=1)
+    """Warn when more candidates than this were judged on mostly the same held-out rows."""
+    correct_looks: bool = False
+    """Ask for more certainty with every candidate judged on the same rows, so that all together err no more often."""
     steps: tuple[Share, ...] = (0.0, 0.1, 0.5, 1.0)
     """Shares of traffic, rising: 0 is shadow, 1 is champion."""
     hold: Duration = timedelta(minutes=10)

@@ -253,6 +253,7 @@ class Ticket:
     limit_s: float | None = None  #: wall-clock bound
     uploads: Mapping[str, str] = field(default_factory=dict)  #: models from devices: id -> store key
     nonce: str = ""  #: tells attempts of the same number apart, where two could be under way
+    slices: Sequence[str] = ()  #: by which columns the holdout is told apart, for the gate
 
     @property
     def mark(self) -> str:
@@ -267,6 +268,12 @@ class Evidence:
     ids: Sequence[str] = ()
     candidate: Mapping[str, Sequence[float]] = field(default_factory=dict)
     champion: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    slices: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: name -> the part each row belongs to
+    #: rows of one number belong together; empty: each row stands for itself
+    groups: Sequence[int] = field(default_factory=list)
+    strata: Sequence[str] = field(default_factory=list)  #: the layer each row was drawn from; empty: there is one
+    #: "candidate", "champion" -> for each row what `Recipe.certainty` said
+    sure: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
