@@ -133,11 +133,6 @@ class GateConfig(Section):
     """Longest mean time to answer one input in the serving process."""
     max_size_mb: float | None = Field(None, gt=0)
     """Largest artifact."""
-
-
-class RolloutConfig(Section):
-    """How a passed model takes over."""
-
     max_ece: float | None = Field(None, gt=0, le=1)
     """Largest expected calibration error: how far probabilities may lie from what comes true (0.05 is 5 points)."""
     slices: tuple[str, ...] = ()
@@ -152,6 +147,11 @@ class RolloutConfig(Section):
     """Warn when more candidates than this were judged on mostly the same held-out rows."""
     correct_looks: bool = False
     """Ask for more certainty with every candidate judged on the same rows, so that all together err no more often."""
+
+
+class RolloutConfig(Section):
+    """How a passed model takes over."""
+
     steps: tuple[Share, ...] = (0.0, 0.1, 0.5, 1.0)
     """Shares of traffic, rising: 0 is shadow, 1 is champion."""
     hold: Duration = timedelta(minutes=10)
