@@ -131,7 +131,7 @@ def _classes(cls: type[errors.EvergreenError]) -> list[type[errors.EvergreenErro
 def test_every_class_of_error_keeps_its_status_and_code(cls: type[errors.EvergreenError]) -> None:
     status, body, headers = explain(cls("it is so"))
     assert (status, shape_of(body)["code"]) == (cls.status, cls.code)
-    assert ("Retry-After" in headers) == (status == 503)
+    assert ("Retry-After" in headers) == (status in (429, 503))
 
 
 def test_a_path_that_no_door_opens_is_refused_to_everybody(start: Callable[..., App]) -> None:

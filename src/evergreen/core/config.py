@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -203,6 +204,17 @@ class LoopConfig(Section):
     """Start of every random choice of a training."""
 
 
+class RateConfig(Section):
+    """How many calls each server process takes from one caller; five seconds' worth may come at once. 0 is no limit."""
+
+    key: float = Field(5000, ge=0)
+    """Calls a second with one key."""
+    anonymous: float = Field(200, ge=0)
+    """Calls a second without a key, or with one that is not known, from one address."""
+    login: float = Field(10, ge=0)
+    """Attempts a minute to sign in that fail, from one address."""
+
+
 class HttpConfig(Section):
     """Who may call, from where."""
 
@@ -218,6 +230,19 @@ class HttpConfig(Section):
     """Largest request, in bytes."""
     anonymous: Literal["none", "app", "reviewer", "operator", "admin"] | None = None
     """Role of callers without a key. Not set: admin while no key exists and only this machine can call, else none."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    rate: RateConfig = RateConfig()
+    """How many calls are taken from one caller."""
+    audit: Duration = timedelta(days=90)
+    """How long the audit log is kept."""
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy)  # says itself what is wrong
+        return proxies
 
 
 class Config(Section):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from evergreen.core.errors import EvergreenError, Unavailable
 from evergreen.http import api, shapes
@@ -16,30 +14,7 @@ from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
 from evergreen.http.serving import Serving
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One line of the table."""
-
-    method: str
-    path: str
-    handler: Callable[..., Awaitable[Response]]
-    role: Role
-    summary: str
-    takes: tuple[Any, ...] = ()  #: shapes of the body, any of them
-    gives: tuple[Any, ...] = ()  #: shapes of a good answer, any of them
-    status: int = 200
-    errors: tuple[int, ...] = ()  #: beside 400, 401, 403, 404 and 413, which are declared where they can be
-    query: Mapping[str, str] = field(default_factory=dict)
-    example: Any = None
-    media: str = "application/json"  #: of the answer
-    body: str = "application/json"  #: kind of the body
-
-    @property
-    def of_loop(self) -> bool:
-        """Whether it belongs to one loop."""
-        return "{loop}" in self.path
+from evergreen.http.ways import Endpoint, Way
 
 
 async def _in_front(_: Serving, request: Request, __: Any) -> Response:
@@ -49,12 +24,12 @@ async def _in_front(_: Serving, request: Request, __: Any) -> Response:
 
 async def _openapi(serving: Serving, _: Request) -> Response:
     """Describe this API for programs."""
-    return api.reply(await serving.run(document, serving, ENDPOINTS))
+    return api.reply(await serving.run(document, serving))
 
 
 async def _docs(serving: Serving, _: Request) -> Response:
     """Describe this API for people."""
-    html = await serving.run(lambda: page(document(serving, ENDPOINTS)))
+    html = await serving.run(lambda: page(document(serving)))
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
@@ -72,6 +47,7 @@ ENDPOINTS = (
         gives=(shapes.Predicted, shapes.ManyPredicted),
         errors=(500, 503),
         example=_PREDICTION,
+        changes=False,  # what was asked is written down as a sample
     ),
     Endpoint(
         "POST",
@@ -194,28 +170,24 @@ ENDPOINTS = (
 )
 
 
-def routes(serving: Serving) -> list[BaseRoute]:
+def routes(serving: Serving) -> list[Way]:
     """Make a route of every line."""
-    return [
-        Route(e.path.replace("{v}", "{v:int}"), _endpoint(serving, e), methods=[e.method], name=e.handler.__name__)
-        for e in ENDPOINTS
-    ]
+    return [Way(e, _endpoint(serving, e)) for e in ENDPOINTS]
 
 
 def _endpoint(serving: Serving, e: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """Check the role, find the loop, and count how it ended."""
+    """Find the loop, and count how it ended."""
 
     async def plain(request: Request) -> Response:
-        serving.require(request, e.role)
-        return await e.handler(serving, request)
+        response: Response = await e.handler(serving, request)
+        return response
 
     async def of_loop(request: Request) -> Response:
-        serving.require(request, e.role)
         loop = serving.loop(request.path_params["loop"])
         requests = serving.desks[loop.name].meter.requests
         operation = e.handler.__name__
         try:
-            response = await e.handler(serving, request, loop)
+            response: Response = await e.handler(serving, request, loop)
         except EvergreenError as error:
             requests[operation, error.status] += 1
             raise

@@ -20,6 +20,7 @@ import uvicorn
 import evergreen
 from evergreen.core.errors import ConfigError
 from evergreen.http.app import build
+from evergreen.http.auth import in_force
 from evergreen.http.logs import configure
 from evergreen.http.origins import loopback
 from evergreen.http.serving import Serving
@@ -76,6 +77,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # `proxies` in [http] says whom to believe
                 backlog=_BACKLOG,
                 timeout_graceful_shutdown=_GRACE,
             )
@@ -114,10 +116,10 @@ class _Server(uvicorn.Server):
 
 def _check_keys(project: Project, host: str) -> None:
     """Refuse to let strangers in by accident."""
-    if loopback(host) or project.config.http.anonymous is not None or project.ledger.recall_all("key"):
+    if loopback(host) or project.config.http.anonymous is not None or in_force(project.ledger):
         return
     raise ConfigError(
-        f"others could call {host}, and there is no key to tell them apart",
+        f"others could call {host}, and there is no key that holds to tell them apart",
         field="http.host",
         hint="Make a key: evergreen keys create --role admin NAME. Or say what callers without a key may do: "
         '`anonymous` in [http], for example "app".',
