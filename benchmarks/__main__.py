@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("serving", "ingest", "trigger_to_live", "swaps", "training_beside", "footprint", "replay", "stores", "intents")
+NAMES = (
+    "serving",
+    "ingest",
+    "trigger_to_live",
+    "swaps",
+    "training_beside",
+    "footprint",
+    "replay",
+    "stores",
+    "intents",
+    "drift",
+)
 
 
 def main() -> int:

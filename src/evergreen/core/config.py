@@ -117,6 +117,10 @@ class TriggerConfig(Section):
 
 class GateConfig(Section):
     """What a candidate must prove on the holdout."""
+    drift: bool = False
+    """Train once live traffic is no longer what the champion learnt from, and there are new labelled samples."""
+    drift_min_new: int = Field(50, ge=1)
+    """New labelled samples that it takes; twice as many for each further training under one alarm."""
 
     metric: str = "accuracy"
     """The score that decides."""
@@ -187,6 +191,23 @@ class LoopConfig(Section):
     """One model that is kept fresh."""
 
     recipe: Use
+class DriftConfig(Section):
+    """When live traffic counts as another than the champion learnt from."""
+
+    watch: bool = True
+    """Compare what is asked and answered with what the champion learnt from and used to answer."""
+    window: int = Field(1000, ge=100, le=20_000)
+    """Newest stored predictions that are compared."""
+    min_rows: int = Field(200, ge=50)
+    """With fewer predictions than this nothing is said."""
+    effect: float = Field(0.1, gt=0)
+    """Population stability index, less what chance explains, from which a difference matters."""
+    confidence: float = Field(0.999, gt=0.5, lt=1)
+    """How sure the tests must be, over all features together."""
+    fall: float = Field(0.05, gt=0, lt=1)
+    """Fall of the share of right answers, where labels come, that matters."""
+
+
     """Which kind of model, with its own options."""
     runner: Use = Use(use="process")
     """Where training happens."""
@@ -200,6 +221,7 @@ class LoopConfig(Section):
     """How often a training whose worker was lost is tried again."""
     time_limit: Duration | None = None
     """Longest a training may take."""
+    drift: DriftConfig = DriftConfig()
     seed: int = 0
     """Start of every random choice of a training."""
 
