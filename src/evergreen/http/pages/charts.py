@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from evergreen.http.pages.words import Scale
+from evergreen.http.pages.words import Scale, cut
 
 Kind = Literal["champion", "former", "coming", "refused"]
 
@@ -35,6 +35,7 @@ class Difference:
     low: float | None = None
     high: float | None = None
     decisive: bool = False  #: the metric the gate decides by
+    tone: Literal["", "harmed", "faint"] = ""  #: certainly worse; too few rows to say
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,13 @@ def interval(p: Point, low: float, high: float, width: int = 96) -> Markup:
     )
 
 
-def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width: int = 640) -> Markup:
+def forest(
+    rows: Sequence[Difference],
+    scale: Scale,
+    margin: float | None,
+    width: int = 640,
+    title: str = "Difference to the champion on the same rows",
+) -> Markup:
     """Draw differences to the champion around zero, with intervals where known and the margin as a band."""
     if not rows:
         return Markup("")
@@ -236,15 +243,79 @@ def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width
     ]
     for i, row in enumerate(rows):
         y = 25 + 34 * i
-        body.append(_text("label decisive" if row.decisive else "label", 0, y + 4, row.label))
+        short = cut(row.label, max(int(label / 7), 8))
+        body.append(_text(f"label {'decisive' if row.decisive else row.tone}".strip(), 0, y + 4, short))
+        whisker = f"whisker {row.tone}".strip()
         if row.low is not None and row.high is not None:
-            body.append(_line("whisker", x.at(row.low), y, x.at(row.high), y))
-            body += [_line("whisker", x.at(end), y - 5, x.at(end), y + 5) for end in (row.low, row.high)]
-        body.append(Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="10" height="10" rx="1"/>').format(
-            "decisive" if row.decisive else "plain", x.at(row.value) - 5, y - 5
-        ))  # fmt: skip
+            body.append(_line(whisker, x.at(row.low), y, x.at(row.high), y))
+            body += [_line(whisker, x.at(end), y - 5, x.at(end), y + 5) for end in (row.low, row.high)]
+        body.append(_square(row, x.at(row.value), y))
     said = "; ".join(_told(r, scale) for r in rows) + "."
-    return _figure(width, height, "forest", "Difference to the champion on the same rows", said, body)
+    return _figure(width, height, "forest", title, said, body)
+
+
+def _square(row: Difference, x: float, y: float) -> Markup:
+    """Draw a difference's mark: a diamond where it is certainly worse, a square else."""
+    kind = "decisive" if row.decisive else row.tone or "plain"
+    if row.tone == "harmed":
+        d = f"M{x:g} {y - 7:g} {x + 7:g} {y:g} {x:g} {y + 7:g} {x - 7:g} {y:g}Z"
+        return Markup('<path class="dot {}" d="{}"/>').format(kind, d)
+    return Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="10" height="10" rx="1"/>').format(kind, x - 5, y - 5)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often answers that were about equally sure were right."""
+
+    label: str
+    bins: Sequence[tuple[float, float, int]]  #: how sure, share right, answers
+    own: bool  #: the candidate's; else the champion's
+
+
+def reliability(rows: Sequence[Reliability], side: int = 320) -> Markup:
+    """Draw how sure answers were against how often they were right; on the dashed line they are the same."""
+    rows = [row for row in rows if row.bins]
+    if not rows:
+        return Markup("")
+    left, top, bottom, right = 46, 10, side - 46, side - 12
+    x, y = Axis(0, 1, left, right), Axis(0, 1, bottom, top)
+    body = []
+    for t in (0, 0.25, 0.5, 0.75, 1):
+        body += [
+            _line("grid", left, y.at(t), right, y.at(t)),
+            _text("tick", left - 8, y.at(t) + 4, f"{t:.0%}".replace("%", ""), "end"),
+            _text("tick", x.at(t), bottom + 18, f"{t:.0%}".replace("%", ""), "middle"),
+        ]
+    body += [
+        _line("reference", x.at(0), y.at(0), x.at(1), y.at(1)),
+        _text("tick", (left + right) / 2, side - 8, "sure, in per cent", "middle"),
+        _text("tick", left + 6, top + 12, "right, in per cent", "start"),
+    ]
+    for row in sorted(rows, key=lambda one: one.own):
+        most = max(n for *_, n in row.bins)
+        places = [(x.at(sure), y.at(share), 3 + 4 * math.sqrt(n / most)) for sure, share, n in row.bins]
+        kind = "own" if row.own else "other"
+        if len(places) > 1:
+            body.append(_path(f"line {kind}", [place[:2] for place in places]))
+        body += [Markup('<circle class="dot {}" cx="{:g}" cy="{:g}" r="{:.1f}"/>').format(kind, *p) for p in places]
+    said = "; ".join(
+        f"{row.label}: " + ", ".join(f"{sure:.0%} sure, {share:.0%} right of {n:,}" for sure, share, n in row.bins)
+        for row in rows
+    )
+    return _figure(side, side, "reliability", "How sure answers were, and how often they were right", said + ".", body)
+
+
+def gap(value: float, low: float | None, high: float | None, width: int = 96) -> Markup:
+    """Draw one difference around zero on its own axis; for a table's cell, which says it in words."""
+    reach = max(abs(f) for f in (value, low or 0.0, high or 0.0)) * 1.15 or 1.0
+    x = Axis(-reach, reach, 6, width - 6)
+    body = [_line("zero", width / 2, 2, width / 2, 16)]
+    if low is not None and high is not None:
+        body.append(_line("whisker", x.at(low), 9, x.at(high), 9))
+    body.append(Markup('<circle class="dot plain" cx="{:g}" cy="9" r="3.6"/>').format(x.at(value)))
+    return Markup('<svg class="chart interval gap" viewBox="0 0 {} 18" aria-hidden="true">{}</svg>').format(
+        width, Markup("").join(body)
+    )
 
 
 def _told(row: Difference, scale: Scale) -> str:

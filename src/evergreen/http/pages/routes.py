@@ -21,7 +21,7 @@ from evergreen.core.ports import Ledger
 from evergreen.http import audit
 from evergreen.http.auth import Role
 from evergreen.http.errors import advice
-from evergreen.http.pages import assembly, reading, reports, views, words
+from evergreen.http.pages import assembly, gate, reading, reports, views, words
 from evergreen.http.pages.live import Pulse
 from evergreen.http.pages.render import Renderer, Visitor
 from evergreen.http.ways import Endpoint, Way
@@ -71,6 +71,7 @@ def routes(serving: Serving) -> list[Way]:
         page("GET", "/", pages.guarded(pages.overview), Role.APP, "All loops."),
         page("GET", "/loops/{name}", pages.guarded(pages.loop), Role.APP, "One loop."),
         page("GET", "/loops/{name}/models/{v}", pages.guarded(pages.model), Role.APP, "One version."),
+        page("GET", "/loops/{name}/models/{v}/gate", pages.guarded(pages.gate), Role.APP, "Why the gate decided so."),
         *(
             page("POST", f"/loops/{{name}}/{verb}", pages.doing(verb), Role.OPERATOR, f"The form to {verb}.")
             for verb in ("train", "promote", "rollback", "cancel")
@@ -129,6 +130,13 @@ class Pages:
         page = await run_in_threadpool(_model_page, loop, version)
         title = f"{loop.name} {words.version(version)}"
         return self._page(request, "model.html", events="", page=page, title=title)
+
+    async def gate(self, request: Request) -> Response:
+        """Show what the gate's verdict on a version rests on."""
+        loop, version = self.serving.loop(request.path_params["name"]), request.path_params["v"]
+        model = await run_in_threadpool(reading.model, loop.ledger, loop.name, version)
+        page = gate.page(model, loop.config.gate)
+        return self._page(request, "gate.html", events="", page=page, title=f"{loop.name} v{version}, gate")
 
     async def audit(self, request: Request) -> Response:
         """Show who did what, the newest first; for administrators only."""

@@ -83,8 +83,8 @@ def _facts(rules: GateConfig, case: Case) -> dict[str, Any]:
     mind = []
     if case.looks >= rules.looks:
         mind.append(
-            f"{case.looks} earlier candidates were judged on mostly the same {n} rows; what is chosen so often by the "
-            "same rows fits them better than what comes next"
+            f"{case.looks} earlier candidate{' was' if case.looks == 1 else 's were'} judged on mostly the same {n} rows; "
+            "what is chosen so often by the same rows fits them better than what comes next"
         )
     missing = [name for name in rules.slices if name not in case.slices]
     if missing and n:
@@ -166,7 +166,13 @@ def _against(rules: GateConfig, case: Case, decisive: Compared | None, figures: 
     figures |= {"slices_judged": sum(part.judged for part in parts), "slices_found": len(parts)}
     outcome, reading = _read(rules, decisive)
     if harmed := [part for part in parts if part.harmed]:
-        outcome, reading = "reject", _told(min(harmed, key=lambda part: part.difference), len(harmed), rules)
+        worst = min(harmed, key=lambda part: part.difference)
+        reading = (
+            f"{reading}, most where {worst.slice} is {worst.value}"
+            if outcome == "reject"
+            else _told(worst, len(harmed), rules)
+        )
+        outcome = "reject"
     because = f"{reading}: {_named(decisive)} against v{case.rival}'s {decisive.champion:.3f} on {len(mine)} rows: "
     because += f"{_gap(decisive)}"
     if figures["mind"]:
