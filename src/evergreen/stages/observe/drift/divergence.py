@@ -168,7 +168,8 @@ def worth(rows: float, excess: float, growth: float, length: float) -> float:
     >>> worth(1000, 1.0, 0.0, 250), worth(1000, 4.0, 0.0, 250), worth(1000, 4.0, 1.0, 250)
     (1000.0, 250.0, 76.92307692307692)
     """
-    return rows / (1 + (excess - 1) * max(rows / length, 1.0) ** growth)
+    longer: float = max(rows / length, 1.0) ** growth
+    return rows / (1 + (excess - 1) * longer)
 
 
 def _excess(parts: Sequence[Sequence[int]], ordered: bool) -> tuple[float, float]:
