@@ -18,6 +18,8 @@ NAMES = (
     "stores",
     "intents",
     "drift",
+    "protocol",
+    "takeover",
 )
 
 

@@ -62,7 +62,7 @@ def main() -> None:
         "fail, half of them after taking effect), *synced* (up to 12 s late, in any order, nothing exclusive), *mounted* (the same, "
         "and one's own files late too). 1 to 4 workers, 1 or 2 runs, clocks at 0.8 to 1.25 of the true rate; up to 12 faults of: "
         "app or worker dies between any two operations, machine and disk lost with what had not left it, pauses, cut off, "
-        "session ends, a person cancels; sometimes a second app on the same ledger or on a copy of it. Broken: worlds in which any "
+        "session ends, a person cancels; sometimes machines lent for 90 or 300 s, sometimes a second app on the same ledger or on a copy of it. Broken: worlds in which any "
         "promise was broken: one outcome per run, a model whole and by who was granted the attempt, no attempt trained twice or by "
         "two, no step that nobody trained, no torn checkpoint, no cancelled run accepted, attempts never go back, every run ends "
         "once faults stop. Simulation, not proof. "

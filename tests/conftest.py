@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from webhook_receiver import Receiver
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,11 @@ def postgresql() -> Iterator[str]:
             pytest.skip(f"PostgreSQL does not start here: {e}")
         yield server.get_uri()
         server.cleanup()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Take webhooks."""
+    taking = Receiver()
+    yield taking
+    taking.close()

@@ -20,6 +20,7 @@ from evergreen.core.ports import Progress, Store, Ticket
 from evergreen.core.recipe import Job, Predictor, Row, Scores
 from evergreen.core.records import Json
 from evergreen.job import outcome, work
+from evergreen.job.digest import digest
 from evergreen.job.folder import RunFolder
 from evergreen.testing.runner import MAJORITY, Majority, put_dataset
 
@@ -200,6 +201,23 @@ def test_no_such_dataset_or_recipe(ticket: Ticket, store: Store, tmp_path: Path,
 
 def _with(ticket: Ticket, **changes: Any) -> Ticket:
     return replace(ticket, **changes)
+
+
+def test_what_was_exchanged_in_the_store_is_noticed(
+    ticket: Ticket, store: Store, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    """A ticket says which bytes it means: whoever can write into the folder cannot give it other ones."""
+    store.get(ticket.dataset, tmp_path / "there")
+    meant = {ticket.dataset: digest(tmp_path / "there")}
+    assert run(replace(ticket, digests=meant), store, tmp_path / "one").state == "done"
+    base = put_champion(store, tmp_path / "champion", '"a"')
+    with_base = replace(ticket, run="r2", out="models/r2", base=base, digests={base: "0" * 64})
+    told = run(with_base, store, tmp_path / "two").details["champion_error"]
+    assert "the champion in the store is not the one" in told
+    store.delete(ticket.dataset)
+    put_dataset(store, tmp_path / "other", ticket.dataset, "bbbb", "ba")
+    with pytest.raises(JobFailed, match="the dataset in the store is not the one"):
+        run(replace(ticket, run="r3", out="models/r3", digests=meant), store, tmp_path / "three")
 
 
 def test_a_champion_of_the_same_kind_is_gone_on_from(

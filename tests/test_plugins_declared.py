@@ -19,6 +19,7 @@ ROOMS = {
     "sources": "backends/source",
     "formats": "backends/format",
     "doors": "templates",
+    "subscribers": "backends/subscriber",
 }
 DECLARED: dict[str, dict[str, str]] = {
     group.removeprefix("evergreen."): dict(names)

@@ -17,7 +17,7 @@ from evergreen.core import config, plugins
 from evergreen.core.config import Use
 from evergreen.core.errors import ConfigError, NotFound
 from evergreen.core.loop import Loop
-from evergreen.core.ports import Ledger, Source, Store
+from evergreen.core.ports import Ledger, Source, Store, Subscriber
 
 #: How the files that a person hands over are read, by their ending.
 FILES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -50,6 +50,7 @@ class Project:
     ledger: Ledger
     store: Store
     doors: Sequence[Any]
+    subscribers: Mapping[str, Subscriber]
     home: Path  #: the folder of evergreen.toml
     state: Path  #: where Evergreen keeps its own files
 
@@ -110,7 +111,8 @@ def open(path: str | Path = "evergreen.toml") -> Project:
         )
         for name, c in conf.loops.items()
     }
-    return Project(conf, loops, ledger, store, doors, home, state)
+    told = {s.called: plugins.make("subscribers", s, home=home, store=store) for s in conf.subscribers}
+    return Project(conf, loops, ledger, store, doors, told, home, state)
 
 
 def _doors(raw: Mapping[str, Any], place: str) -> Sequence[Use]:

@@ -15,10 +15,16 @@ from typing import Any
 from evergreen import engine
 from evergreen.core.errors import Stale
 from evergreen.core.loop import Loop
+from evergreen.core.records import Event as Happening
 from evergreen.core.records import Run
 from evergreen.core.states import OPEN_RUNS
+from evergreen.logs import HISTORY, concerning
 
 log = logging.getLogger(__name__)
+history = logging.getLogger(HISTORY)
+
+#: Kinds of events that somebody should look at.
+LOUD = ("alarm", "drift", "training failed", "rolled back", "cannot judge", "not told")
 
 #: A clock that was killed is replaced after this long (at once on the same machine).
 LEASE_SECONDS = 30.0
@@ -61,6 +67,30 @@ class Troubles:
                 log.warning("%s works again", what)
 
 
+class Journal:
+    """Copies the history into the log as it comes, a line for each event; by the process that turns the loop."""
+
+    def __init__(self) -> None:
+        self._after: dict[str, int] = {}
+
+    def begin(self, loop: Loop) -> None:
+        """Leave out what was before."""
+        if loop.name not in self._after:
+            newest = loop.ledger.last(Happening, loop.name)
+            self._after[loop.name] = newest.seq if newest else 0
+
+    def write(self, loop: Loop) -> None:
+        """Write down what is new."""
+        for event in loop.ledger.find(Happening, loop.name, after=self._after.get(loop.name, 0)):
+            about = {event.noun: event.about} if event.noun in ("run", "model") else {}
+            with concerning(loop=event.loop, event_id=event.id, **about):
+                history.log(
+                    logging.WARNING if event.kind in LOUD else logging.INFO,
+                    "%s: %s (by %s)", event.kind, event.because, event.by,
+                )  # fmt: skip
+            self._after[loop.name] = event.seq
+
+
 class Leases:
     """The right to tick, loop by loop; renewed in time, not at every turn, for each renewal is a durable write."""
 
@@ -83,7 +113,12 @@ class Leases:
 
 
 def turn(
-    loops: Sequence[Loop], *, leases: Leases, doors: Sequence[Any] = (), troubles: Troubles | None = None
+    loops: Sequence[Loop],
+    *,
+    leases: Leases,
+    doors: Sequence[Any] = (),
+    troubles: Troubles | None = None,
+    journal: Journal | None = None,
 ) -> Mapping[str, bool]:
     """Tick each loop once, unless another process holds it. One loop's trouble is not another's.
 
@@ -93,10 +128,16 @@ def turn(
     ticked = {}
     for loop in loops:
         ticked[loop.name] = leases.mine(loop)
-        if ticked[loop.name]:
+        if not ticked[loop.name]:
+            continue
+        with concerning(loop=loop.name):
+            if journal is not None:
+                troubles.tried(f"the log of {loop.name}", partial(journal.begin, loop))
             troubles.tried(f"tick of {loop.name}", partial(engine.tick, loop))
             for n, door in enumerate(doors):
                 troubles.tried(f"door {n} of {loop.name}", partial(door.watch, loop))
+            if journal is not None:
+                troubles.tried(f"the log of {loop.name}", partial(journal.write, loop))
     return ticked
 
 
@@ -119,6 +160,7 @@ class Clock:
         self._stop = False
         self._leases = Leases(holder())
         self._troubles = Troubles()
+        self._journal = Journal()
         self._seen = -1
         self._next_turn = 0.0
         self._thread = Thread(target=self._run, name="clock", daemon=True)
@@ -158,7 +200,7 @@ class Clock:
             if self._stop or (now == self._seen and monotonic() < self._next_turn):
                 return
             self._seen, self._next_turn = now, monotonic() + self._every
-            turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles)
+            turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles, journal=self._journal)
             self._after()
             if any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops):
                 self._next_turn = min(self._next_turn, monotonic() + BRISK_SECONDS)

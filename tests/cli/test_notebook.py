@@ -24,10 +24,12 @@ SECRETS = {"DROPBOX_APP_KEY": "k-1", "DROPBOX_APP_SECRET": "s-2", "DROPBOX_REFRE
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EVERGREEN_STORE", raising=False)
+    monkeypatch.setenv("EVERGREEN_STORE", "")
+    monkeypatch.delenv("EVERGREEN_STORE")
     for url in ("dropbox:///a", "gdrive:///a", "s3://a"):
         for name in session.names(url):
-            monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv(name, "so that it is gone again afterwards, whatever the code under test sets")
+            monkeypatch.delenv(name)
 
 
 # --- The notebook as a file -----------------------------------------------------------------------------------

@@ -37,7 +37,9 @@ def test_every_template_is_listed_and_laid_down_as_it_is(run: Run, tmp_path: Pat
     assert run("init", "--template", name, tmp_path).code == 0
     there = Path(str(files("evergreen") / "templates" / name / "files"))
     want = {
-        p.relative_to(there): p.read_bytes() for p in there.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        Path(*(part.replace("dot_", ".") for part in p.relative_to(there).parts)): p.read_bytes()
+        for p in there.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
     }
     assert want == {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 

@@ -151,3 +151,13 @@ def test_health_is_told_even_when_the_ledger_is_away(app: App, monkeypatch: pyte
     assert (said.status_code, said.json()["status"]) == (200, "degraded")
     assert said.json()["loops"]["toy"]["model_loaded"]
     assert app.post("/api/toy/predict", {"input": 1}).status_code == 200
+
+
+def test_a_request_has_a_name_in_the_answer(app: App) -> None:
+    own = app.http.get("/api/toy/status", headers={"X-Request-Id": "order-17"})
+    assert own.headers["x-request-id"] == "order-17"
+    for odd in ("", "a b", "x" * 101, "a\tb"):
+        given = app.http.get("/api/toy/status", headers={"X-Request-Id": odd}).headers["x-request-id"]
+        assert len(given) == 16
+    refused = app.http.post("/api/toy/predict", content=b"{", headers={"X-Request-Id": "order-18"})
+    assert (refused.status_code, refused.headers["x-request-id"]) == (400, "order-18")

@@ -112,12 +112,15 @@ class App:
         self.up = True
         stage, born = self._stage, self._stage.now
         rate, offset = self._chance.uniform(0.8, 1.25), self._chance.uniform(0, 1e6)
-        clock = lambda: offset + (stage.now - born) * rate  # noqa: E731
+
+        def clock() -> float:
+            return offset + (stage.now - born) * rate
+
         store = self.view_class(self._truth, self.name, stage.turn)
         ledger = Paper(self.ledger, stage.turn, self._heard)
         runner = self.runner_class(
             self._options,
-            ledger=ledger,  # type: ignore[arg-type]
+            ledger=ledger,
             store=store,
             store_use={},
             home=self._home,
@@ -132,7 +135,7 @@ class App:
                 name=f"l{n}",
                 config=LoopConfig(recipe={"use": USE}, retries=1000),
                 recipe=None,  # type: ignore[arg-type]
-                ledger=ledger,  # type: ignore[arg-type]
+                ledger=ledger,
                 store=store,
                 runner=runner,
                 sources=(),
@@ -193,8 +196,8 @@ class App:
         self._stage.enter(name, play)
 
 
-def queue(ledger: Any, loop: str, run: str) -> None:
+def queue(ledger: Any, loop: str, run: str, digest: str) -> None:
     """Lay down a run that waits for its runner."""
-    data = Dataset(id=f"d-{loop}", loop=loop, version=1, as_of=1, collected=10, train=8, holdout=2, digest="0", key=f"datasets/{loop}/1")  # fmt: skip
+    data = Dataset(id=f"d-{loop}", loop=loop, version=1, as_of=1, collected=10, train=8, holdout=2, digest=digest, key=f"datasets/{loop}/1")  # fmt: skip
     ledger.add(data, by="dataset", because="test")
     ledger.add(Run(id=run, loop=loop, state=RunState.QUEUED, why="test", dataset=data.id), by="run", because="test")

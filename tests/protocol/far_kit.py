@@ -50,6 +50,12 @@ class Stepper(Majority):
 
     def train(self, job: Job) -> Mapping[str, Json]:
         """Go on from the newest checkpoint."""
+        steps = self.take(job)
+        (job.out / "steps.json").write_text(json.dumps(steps))
+        return {**super().train(job), "steps": len(steps)}
+
+    def take(self, job: Job) -> list[str]:
+        """Take every step that was not taken yet; return who took each."""
         steps: list[str] = []
         if (left := job.resume()) is not None:
             steps = json.loads((left[1] / "steps.json").read_text())
@@ -65,8 +71,7 @@ class Stepper(Majority):
             if job.checkpoints is not None and (step % self.options.every == 0 or job.due()):
                 with job.checkpoint(step) as folder:
                     (folder / "steps.json").write_text(json.dumps(steps))
-        (job.out / "steps.json").write_text(json.dumps(steps))
-        return {**super().train(job), "steps": len(steps)}
+        return steps
 
 
 def environment(view: str, **more: str) -> dict[str, str]:

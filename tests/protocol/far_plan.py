@@ -52,6 +52,7 @@ class Plan:
     steps: int = 6
     step_s: float = 5.0
     every: int = 2
+    session_s: float | None = None  #: machines are lent for so long, then for so long again
     fails: bool = False  #: the recipe raises half-way
     brisk: bool = False  #: every operation is quick from the start
     faults: tuple[Fault, ...] = ()
@@ -77,6 +78,7 @@ def draw(seed: int, mode: Literal["grant", "direct"] | None = None, weather: str
         steps=chance.choice((2, 6, 12)),
         step_s=chance.choice((1.0, 5.0, 20.0)),
         every=chance.choice((1, 2, 5)),
+        session_s=chance.choice((None, None, None, None, 90.0, 300.0)),
         fails=chance.random() < 0.05,
         brisk=chance.random() < 0.3,
         faults=tuple(sorted((_fault(chance) for _ in range(chance.choice((0, 1, 2, 4, 8, 12)))), key=lambda f: f.at)),

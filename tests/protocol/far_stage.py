@@ -13,7 +13,7 @@ from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-u
 BEGIN = 1000.0
 
 
-class Crash(GreenletExit):
+class Crash(GreenletExit):  # type: ignore[misc]
     """The machine of an actor is gone, or its process; nothing may catch this."""
 
 
@@ -44,7 +44,7 @@ class Stage:
     def enter(self, name: str, play: Callable[[], None], after: float = 0.0) -> None:
         """Let somebody begin; whoever had the name is gone."""
         self.crash(name)
-        actor = Actor(name, greenlet(lambda: self._perform(actor, play)), self.now + after)
+        actor: Actor = Actor(name, greenlet(lambda: self._perform(actor, play)), self.now + after)
         self.actors[name] = actor
         self._call(actor)
 

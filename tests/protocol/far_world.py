@@ -25,6 +25,7 @@ from evergreen.backends.runner.folder import FolderOptions, FolderRunner
 from evergreen.core.recipe import PluginOptions, Row
 from evergreen.core.records import Model, Run
 from evergreen.core.states import OPEN_RUNS, RunState
+from evergreen.job.digest import digest
 from evergreen.job.far.protocol import Ack, Job, Keys, decode
 from evergreen.job.far.worker import Worker
 
@@ -166,7 +167,7 @@ class World:
         fair, self.truth.settled = self.truth.settled, True
         View(self.truth, "app0", lambda _: None).put(f"datasets/l{n}/1", folder)
         self.truth.settled = fair
-        queue(ledger, f"l{n}", self.runs[n])
+        queue(ledger, f"l{n}", self.runs[n], digest(folder))
 
     def _make_app(self, name: str, ledger: Any, options: FolderOptions, parts: Parts) -> None:
         app = App(

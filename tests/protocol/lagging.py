@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -113,6 +114,8 @@ class LaggingStore:
 
     def _seen(self, name: str, late_s: float) -> bytes | None:
         """Return what stood under a name `late_s` ago, or what this view wrote there since."""
+        with suppress(NotFound):
+            self._truth.read(name.partition("/")[2])  # refuses what is no key
         folder = self._past / (name + "@")
         moment = time.monotonic_ns() - int(late_s * 1e9)
         try:

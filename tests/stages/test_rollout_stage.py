@@ -217,3 +217,92 @@ def test_a_champion_that_changed_since_it_was_looked_at_is_noticed(
         rollout.advance(loop)
     rollout.advance(loop)
     assert states(loop) == ["champion", "retired", "rolled_back"]
+
+
+EVIDENCE = 'steps = [0.0, 0.1, 0.5, 1.0]\nhold = "0s"\nrule = "evidence"\n'
+
+
+def outcomes(loop: Loop, champion: int, challenger: int) -> None:
+    """Let labels come for 200 answers of each, so many of them right."""
+    traffic(loop, m1=Tally(200, judged=200, right=champion), m2=Tally(200, judged=200, right=challenger))
+
+
+def test_evidence_makes_a_better_one_champion_whatever_its_share(open_loop: Open, tmp_path: Any) -> None:
+    loop = open_loop(rollout=EVIDENCE)
+    add(loop, tmp_path, M.CHAMPION, M.PASSED)
+    traffic(loop, m1=Tally(1000, judged=1000, right=999))  # of a better time: it does not count
+    for share in (0.0, 0.1, 0.5, 0.5):
+        rollout.advance(loop)
+        assert loop.ledger.last(Model, "l").share == share
+    outcomes(loop, 120, 160)
+    rollout.advance(loop)
+    assert states(loop) == ["retired", "champion"]
+    said = [e.because for e in loop.ledger.find(Event, "l") if e.to == "champion"][-1]
+    assert said == (
+        "it is not worse by more than 2 points: 80.0 % of 200 judged answers right, the champion's 60.0 % of 200; "
+        "+7.4 points or more with 95 % certainty"
+    )
+
+
+def test_evidence_takes_a_worse_one_back_and_says_why(open_loop: Open, tmp_path: Any) -> None:
+    loop = open_loop(rollout=EVIDENCE.replace("0.0, 0.1, ", ""))
+    add(loop, tmp_path, M.CHAMPION, M.PASSED)
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "canary"]
+    outcomes(loop, 160, 110)
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "rolled_back"]
+    assert loop.ledger.last(Event, "l").because.startswith(
+        "it is worse: 55.0 % of 200 judged answers right, the champion's 80.0 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("keep", ["champion", "rolled_back"]), ("promote", ["retired", "champion"])]
+)
+def test_where_no_evidence_comes_the_deadline_decides(
+    open_loop: Open, tmp_path: Any, time: Any, policy: str, left: list[str]
+) -> None:
+    loop = open_loop(rollout=EVIDENCE + f'evidence = {{ deadline = "2d", at_deadline = "{policy}" }}')
+    add(loop, tmp_path, M.CHAMPION, M.PASSED)
+    for _ in range(4):
+        rollout.advance(loop)
+    outcomes(loop, 150, 150)
+    time.on(days=1)
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "canary"]
+    time.on(days=1)
+    rollout.advance(loop)
+    assert states(loop) == left
+    told = [e.because for e in loop.ledger.find(Event, "l") if e.because.startswith("no evidence")]
+    assert "within 2 days: 75.0 %" in told[0]
+
+
+def test_a_new_champion_begins_the_comparison_anew(open_loop: Open, tmp_path: Any) -> None:
+    loop = open_loop(rollout=EVIDENCE)
+    add(loop, tmp_path, M.RETIRED, M.CHAMPION, M.PASSED)
+    for _ in range(3):
+        rollout.advance(loop)
+    traffic(loop, m2=Tally(1000, 50), m1=Tally(1000, judged=200, right=20), m3=Tally(200, judged=200, right=180))
+    traffic(loop, m2=Tally(judged=200, right=190))
+    rollout.advance(loop)  # the champion fails: its predecessor is put back
+    assert states(loop) == ["champion", "rolled_back", "canary"]
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "rolled_back", "canary"]
+    traffic(loop, m1=Tally(judged=200, right=120), m3=Tally(judged=200, right=180))
+    rollout.advance(loop)
+    assert states(loop) == ["retired", "rolled_back", "champion"]
+
+
+def test_one_that_is_only_slower_than_the_champion_may_be_is_taken_back(open_loop: Open, tmp_path: Any) -> None:
+    loop = open_loop(rollout='steps = [0.5, 1.0]\nhold = "1h"\nmax_slowdown = 2')
+    add(loop, tmp_path, M.CHAMPION, M.PASSED)
+    rollout.advance(loop)
+    steady = {"latency_ms": 100 * 2.0, "latency_sq": 100 * 4.1}
+    traffic(loop, m1=Tally(100, **steady), m2=Tally(100, latency_ms=100 * 50.0, latency_sq=4800.0**2))
+    rollout.advance(loop)  # one answer of five seconds is no slowness
+    assert states(loop) == ["champion", "canary"]
+    traffic(loop, m2=Tally(3000, latency_ms=3000 * 8.0, latency_sq=3000 * 65.0))
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "rolled_back"]
+    assert "more than 2 times the champion's 2.0 ms" in loop.ledger.last(Event, "l").because

@@ -45,7 +45,7 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secrets.json").write_text("{}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "colab"))
     monkeypatch.setenv("COLAB_KEEPS", str(tmp_path / "secrets.json"))
-    for name in [name for name in os.environ if name.startswith("EVERGREEN_STORE")]:
+    for name in [name for name in os.environ if name.startswith(("EVERGREEN_STORE", "DROPBOX_"))]:
         monkeypatch.delenv(name)
     return tmp_path / "secrets.json"
 

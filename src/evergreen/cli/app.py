@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evergreen.cli import audit, borrowed, data, doctor, keys, loops, models, project, uploads, worker
+from evergreen.cli import audit, borrowed, data, doctor, keys, loops, models, notify, project, uploads, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,3 +47,4 @@ for panel, commands in _PANELS.items():
 app.add_typer(data.dataset, name="dataset", rich_help_panel="Data")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Access")
 app.command(rich_help_panel="Access")(audit.audit)
+app.add_typer(notify.notify, name="notify", rich_help_panel="Access")

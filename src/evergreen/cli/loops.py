@@ -39,14 +39,16 @@ def status(
     loop: LoopArgument = None, config: ConfigOption = Path("evergreen.toml"), as_json: JsonOption = False
 ) -> None:
     """Show where the loops stand: champion, samples, training, rollout."""
+    from evergreen import outbox
     from evergreen.stages import observe
 
     with opened(config) as project:
         names = [project.loop(loop)] if loop else list(project.loops.values())
         said = {one.name: observe.status(one) for one in names}
+        told = [standing.plain() for standing in outbox.standing(project)]
         running = server(project)
     if as_json:
-        terminal.put_json(said[loop] if loop else {"loops": said})
+        terminal.put_json(said[loop] if loop else {"loops": said, "subscribers": told})
         return
     if not said:
         print("This project has no loop yet: add a [loops.NAME] table to evergreen.toml.")
@@ -56,6 +58,10 @@ def status(
         for s in said.values():
             if last := s.get("last_event"):
                 print(f"{s['loop']}: {last['what']} {terminal.ago(last['at'])}: {last['because']}")
+    for one in told:
+        if one["error"]:
+            since = terminal.ago(one["failing_since"])
+            print(f"{one['name']} cannot be told since {since}: {one['error']} ({one['waiting']} wait)")
     print(f"server: {running.get('url', 'running')} (pid {running['pid']})" if running else "server: not running")
 
 

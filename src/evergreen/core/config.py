@@ -154,6 +154,29 @@ class GateConfig(Section):
     """Ask for more certainty with every candidate judged on the same rows, so that all together err no more often."""
 
 
+class EvidenceConfig(Section):
+    """What live traffic must show before a canary becomes champion, where `rollout.rule` is "evidence"."""
+
+    metric: Literal["accuracy", "score"] = "accuracy"
+    """Share of judged answers that were right, or the mean of outcomes that come as figures."""
+    prove: Literal["non_inferiority", "superiority"] = "non_inferiority"
+    """Is it to be no worse than the champion by more than `margin`, or better by more than `margin`?"""
+    margin: float = Field(0.02, ge=0)
+    """The difference that does not matter (or, for superiority, that is asked for), in units of the metric."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Chance that a model becomes champion which is not good enough, however often is looked."""
+    burn_in: int = Field(50, ge=2)
+    """Outcomes of each variant before the asymptotic evidence counts."""
+    harm: float = Field(0.1, gt=0)
+    """The loss, in units of the metric, that is to be found soonest; looked for from the first outcome."""
+    harm_alpha: float = Field(0.15, gt=0, lt=1)
+    """Chance that a model is taken back which is no worse than the champion."""
+    deadline: Duration | None = timedelta(days=7)
+    """How long to wait for evidence, from the first share of the traffic."""
+    at_deadline: Literal["keep", "promote"] = "keep"
+    """What to do then: keep the champion, or promote the canary all the same."""
+
+
 class RolloutConfig(Section):
     """How a passed model takes over."""
 
@@ -166,7 +189,12 @@ class RolloutConfig(Section):
     max_error_rate: Share = 0.02
     """Take a model back when more of its answers fail (once three did)."""
     max_latency_ms: float | None = Field(None, gt=0)
-    """Take a canary back when its mean answer takes longer."""
+    """Take a canary back when its mean answer takes longer; one outlier is not enough."""
+    max_slowdown: float | None = Field(None, ge=1)
+    """Take a canary back when its mean answer takes longer than this many times the champion's."""
+    rule: Literal["time", "evidence"] = "time"
+    """Does a canary become champion after its last hold time, or once live traffic has shown that it may?"""
+    evidence: EvidenceConfig = EvidenceConfig()
     keep: int | None = Field(None, ge=1)
     """Versions whose files are kept beside the champion, its predecessor and those on their way; all if not set."""
 
@@ -176,6 +204,12 @@ class RolloutConfig(Section):
         if not steps or list(steps) != sorted(set(steps)) or steps[-1] != 1.0:
             raise ValueError("steps must rise and end with 1.0, for example [0.0, 0.1, 0.5, 1.0]")
         return steps
+
+    @model_validator(mode="after")
+    def _comparable(self) -> RolloutConfig:
+        if self.rule == "evidence" and not any(0 < s < 1 for s in self.steps):
+            raise ValueError("evidence needs a step between 0 and 1, for example [0.5, 1.0]")
+        return self
 
 
 class ServeConfig(Section):
@@ -267,6 +301,31 @@ class HttpConfig(Section):
         return proxies
 
 
+class SubscriberConfig(Use):
+    """Somebody who is told what happens; the other keys are those of the plugin."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    use: str
+    """The plugin: `webhook`, `apprise`, `mlflow`, or one of your own."""
+    name: str = Field("", pattern=r"^([a-z][a-z0-9_-]{0,62})?$")
+    """What it is called on the command line and in figures; the plugin's name if not set."""
+    events: tuple[str, ...] = ()
+    """Kinds of events it is told: "alarm", "new champion", "model" …; not set: what the plugin thinks fit."""
+    loops: tuple[str, ...] = ()
+    """Loops it is told of; all if not set."""
+    give_up: Duration = timedelta(days=3)
+    """How long one event is tried again before it is left out, with a line in the history."""
+    collapse: Duration | None = None
+    """Events of one loop and kind within this time after one that was told become one message; not set: as the plugin
+    thinks fit."""
+
+    @property
+    def called(self) -> str:
+        """Its name, or else the plugin's."""
+        return self.name or self.use.rpartition(":")[2].lower()
+
+
 class Config(Section):
     """The whole file."""
 
@@ -281,11 +340,19 @@ class Config(Section):
     http: HttpConfig = HttpConfig()
     doors: tuple[Use, ...] = ()
     """Paths, shapes and files of a system that was there before Evergreen."""
+    subscribers: tuple[SubscriberConfig, ...] = ()
+    """Who is told what happens: webhooks, people, other systems."""
     loops: dict[str, LoopConfig] = {}
     """The models, by name."""
 
     @model_validator(mode="after")
     def _names(self) -> Config:
+        called = [s.called for s in self.subscribers]
+        if twice := sorted({name for name in called if called.count(name) > 1}):
+            raise ValueError(f'two subscribers are called "{twice[0]}": give each a `name`')
+        for subscriber in self.subscribers:
+            for loop in set(subscriber.loops) - set(self.loops):
+                raise ValueError(f'subscriber "{subscriber.called}": there is no loop "{loop}"')
         for name in self.loops:
             if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name):
                 raise ValueError(f'loop "{name}": a name is lower-case letters, digits, - and _')

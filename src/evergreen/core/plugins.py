@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from evergreen.core.config import Use, problems
 from evergreen.core.errors import ConfigError, MissingExtra, PluginNotFound
 
-GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "formats", "doors")
+GROUPS = ("recipes", "ledgers", "stores", "runners", "sources", "formats", "doors", "subscribers")
 
 #: Which extra of `evergreen-ml` brings what a plugin needs, where it has another name.
-EXTRAS = {"sql": "serve", "gdrive": "drive", "onnx": "uploads", "coreml": "uploads"}
+EXTRAS = {"sql": "serve", "gdrive": "drive", "onnx": "uploads", "coreml": "uploads", "apprise": "notify"}
 
 
 def names(group: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,6 +27,7 @@ class Tally:
     score_sq: float = 0.0  #: its squares, summed
     compared: int = 0  #: answers in the shadow that were compared with the one that was sent
     agreed: int = 0  #: of those, answers that decide the same
+    latency_sq: float = 0.0  #: squares of milliseconds, summed over `answered`
 
     def __add__(self, other: Tally) -> Tally:
         """Sum two tallies."""
@@ -41,7 +42,12 @@ class Tally:
             self.score_sq + other.score_sq,
             self.compared + other.compared,
             self.agreed + other.agreed,
+            self.latency_sq + other.latency_sq,
         )
+
+    def __sub__(self, other: Tally) -> Tally:
+        """Return what came after `other`."""
+        return Tally(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,14 @@ class Ledger(Protocol):
         """Sum up live traffic of one model version."""
         ...
 
+    def expose(self, experiment: str, units: Mapping[str, str]) -> None:
+        """Keep which arm each unit met first (unit -> arm); what is kept of a unit stays."""
+        ...
+
+    def exposed(self, experiment: str) -> Mapping[str, int]:
+        """Count the units that each arm met, at a cost that does not grow with their number."""
+        ...
+
     def recall(self, scope: str, key: str) -> str | None:
         """Return a remembered value (cursors, keys' hashes, clocks)."""
         ...
@@ -247,6 +261,7 @@ class Ticket:
     dataset: str  #: store key
     out: str  #: store key of the artifact
     base: str | None = None  #: store key of the champion's artifact
+    digests: Mapping[str, str] = field(default_factory=dict)  #: store key -> sha256 of the folder that is meant
     base_recipe: Mapping[str, Json] | None = None  #: how the champion is loaded, where that differs
     seed: int = 0
     threads: int = 1
@@ -357,4 +372,22 @@ class Source(Protocol):
 
     def pull(self, cursor: str | None, limit: int) -> Pulled:
         """Return at most `limit` rows that are new since `cursor`, and the next cursor."""
+        ...
+
+
+class Subscriber(Protocol):
+    """Somebody outside who is told what happens, one event at a time, in order, at least once."""
+
+    #: Kinds of events (`Event.kind`, `Event.what`, or a noun) it is told where nobody says otherwise; empty: all.
+    kinds: Sequence[str]
+    #: Seconds after an event in which others of its loop and kind become one message, where nobody says otherwise.
+    collapse_s: float
+    #: Names of the environment's variables whose values must never be shown.
+    secrets: Sequence[str]
+
+    def tell(self, event: Event, look: Ledger) -> None:
+        """Pass an event on; `look` is there to be read. Raises whatever went wrong, to be told the event again.
+
+        The same event may come twice, with the same id. `details["more"]` counts others that it stands for.
+        """
         ...

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
-from evergreen.core.states import ModelState, RunState, SampleState, UploadState
+from evergreen.core.states import ExperimentState, ModelState, RunState, SampleState, UploadState
 
 #: Whatever JSON can say: bool, int, float, str, None, lists and string-keyed mappings of the same.
 Json = Any
@@ -144,6 +144,38 @@ class Upload(Record):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """A version in an experiment, and its share of the units."""
+
+    model: str
+    version: int
+    share: float
+    before: Mapping[str, float] = field(default_factory=dict)  #: its tally when the experiment began
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment(Record):
+    """Versions side by side in live traffic: who meets which is decided by its id and the unit."""
+
+    state: ExperimentState
+    arms: Sequence[Mapping[str, Json]]  #: each an `Arm`; the champion first, with the share that is left
+    why: str
+    by: str
+    metric: Literal["accuracy", "score"] = "accuracy"
+    alpha: float = 0.05  #: chance that any arm is called better, or worse, that is not
+    burn_in: int = 50  #: outcomes of an arm and of the champion before anything is decided
+    deadline: datetime | None = None
+    promote: bool = False  #: make the best arm champion at the end
+    ended: datetime | None = None
+    report: Mapping[str, Json] = field(default_factory=dict)  #: how it stood at the end
+
+    @property
+    def parties(self) -> Sequence[Arm]:
+        """The arms, the champion first."""
+        return [Arm(**arm) for arm in self.arms]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event(Record):
     """One line of history: written in the same transaction as the change it tells of."""
 
@@ -155,6 +187,53 @@ class Event(Record):
     to: str | None = None
     details: Mapping[str, Json] = field(default_factory=dict)
 
+    @property
+    def noun(self) -> str:
+        """What it is about: run, model, dataset, upload, or "" for the loop itself."""
+        kind, _, id = self.subject.partition(" ")
+        return kind if id else ""
+
+    @property
+    def about(self) -> str:
+        """The id of the record it is about, or ""."""
+        return self.subject.partition(" ")[2]
+
+    @property
+    def kind(self) -> str:
+        """What happened in plain words, as `KINDS` has it; else noun and state, or `what` of the loop itself."""
+        if not self.noun:
+            return self.what
+        return KINDS.get((self.noun, self.to or "added"), f"{self.noun} {self.to or self.what}")
+
+
+#: (noun, state it came to) -> what people call it.
+KINDS: Mapping[tuple[str, str], str] = {
+    ("dataset", "added"): "new dataset",
+    ("run", "requested"): "training asked for",
+    ("run", "queued"): "training queued",
+    ("run", "running"): "training started",
+    ("run", "succeeded"): "training done",
+    ("run", "failed"): "training failed",
+    ("run", "cancelled"): "training cancelled",
+    ("run", "skipped"): "training skipped",
+    ("model", "candidate"): "new model",
+    ("model", "passed"): "model passed",
+    ("model", "rejected"): "model rejected",
+    ("model", "undecided"): "model undecided",
+    ("model", "shadow"): "in shadow",
+    ("model", "canary"): "canary",
+    ("model", "champion"): "new champion",
+    ("model", "retired"): "champion retired",
+    ("model", "rolled_back"): "rolled back",
+    ("upload", "pending"): "new upload",
+    ("upload", "processing"): "upload in training",
+    ("upload", "incorporated"): "upload used",
+    ("upload", "failed"): "upload failed",
+    ("experiment", "running"): "experiment started",
+    ("experiment", "frozen"): "experiment frozen",
+    ("experiment", "ended"): "experiment ended",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
@@ -165,5 +244,5 @@ class Verdict:
     figures: Mapping[str, Json] = field(default_factory=dict)
 
 
-Rec = TypeVar("Rec", Dataset, Run, Model, Upload, Event)
-Mov = TypeVar("Mov", Run, Model, Upload)
+Rec = TypeVar("Rec", Dataset, Run, Model, Upload, Experiment, Event)
+Mov = TypeVar("Mov", Run, Model, Upload, Experiment)

@@ -52,8 +52,16 @@ class UploadState(StrEnum):
     FAILED = "failed"  #: it could not be used, or did not help
 
 
-State = SampleState | RunState | ModelState | UploadState
-S, R, M, U = SampleState, RunState, ModelState, UploadState
+class ExperimentState(StrEnum):
+    """Versions side by side in live traffic, at a person's wish."""
+
+    RUNNING = "running"  #: its arms answer the units assigned to them
+    FROZEN = "frozen"  #: its arms did not meet the shares promised: the champion answers all, nothing is decided
+    ENDED = "ended"  #: by evidence, at its deadline, or at a person's word
+
+
+State = SampleState | RunState | ModelState | UploadState | ExperimentState
+S, R, M, U, X = SampleState, RunState, ModelState, UploadState, ExperimentState
 
 #: Waiting or running: at most one waiting and one running run per loop.
 WAITING = (R.REQUESTED, R.QUEUED)
@@ -101,6 +109,9 @@ MOVES: Mapping[tuple[State, State], str] = {
     (U.PROCESSING, U.PENDING): "run",  # the training ended without a model: the next one has it
     (U.PROCESSING, U.INCORPORATED): "run",
     (U.PROCESSING, U.FAILED): "run",
+    (X.RUNNING, X.FROZEN): "rollout",
+    (X.RUNNING, X.ENDED): "rollout",
+    (X.FROZEN, X.ENDED): "rollout",
     # A person's word, with a name and a reason: forced promotion and rollback.
     (M.CANDIDATE, M.CHAMPION): "rollout",
     (M.REJECTED, M.CHAMPION): "rollout",

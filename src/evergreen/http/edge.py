@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -12,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergreen.core.errors import EvergreenError, TooLarge
 from evergreen.http.audit import REFUSED
-from evergreen.http.auth import Role
+from evergreen.http.auth import Raw, Role
 from evergreen.http.errors import answer
 from evergreen.http.sessions import HOURS
 from evergreen.http.ways import READS, Way
+from evergreen.logs import concerning
 
 if TYPE_CHECKING:
     from evergreen.http.origins import Head
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Last part of paths that "*" in `cors` opens to pages from everywhere, beside everything that only reads.
 OPEN = frozenset({"predict", "samples", "feedback"})
+#: What a caller may call a request.
+_ID = re.compile(r"[\w.:/+=@-]{1,100}", re.ASCII)
 
 _SECURITY: Head = [
     (b"x-content-type-options", b"nosniff"),
@@ -60,16 +65,21 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await self._serving.keys.fresh()
         headers = dict(scope["headers"])
+        id = request_id(headers)
+        with concerning(request_id=id):
+            await self._admit(scope, headers, receive, send, [(b"x-request-id", id.encode())])
+
+    async def _admit(self, scope: Scope, headers: Raw, receive: Receive, send: Send, mark: Head) -> None:
+        await self._serving.keys.fresh()
         origin = headers.get(b"origin")
         asked = headers.get(b"access-control-request-method") if scope["method"] == "OPTIONS" else None
         free = opened(scope, self._claims) or (asked or scope["method"].encode()) in (b"GET", b"HEAD")
         if origin is not None and asked is not None:
             head = self._serving.origins.preflight(origin, open=free)
-            await _send(send, 204 if head else 403, [*head, (b"content-length", b"0")], b"")
+            await _send(send, 204 if head else 403, [*head, *mark, (b"content-length", b"0")], b"")
             return
-        extra = [*self._serving.origins.cors(origin, open=free), *_SECURITY]
+        extra = [*mark, *self._serving.origins.cors(origin, open=free), *_SECURITY]
         if scope["scheme"] == "https":
             extra.append(_HSTS)
         try:
@@ -160,6 +170,12 @@ class Edge:
             secure=Request(scope).url.scheme == "https",
         )
         return next(value for name, value in carrier.raw_headers if name == b"set-cookie")
+
+
+def request_id(headers: Raw) -> str:
+    """Return what the caller calls this request, or a name of ours; it stands in the log and in the answer."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _ID.fullmatch(given) else token_hex(8)
 
 
 def too_large(limit: int) -> TooLarge:

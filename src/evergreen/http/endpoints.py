@@ -15,6 +15,7 @@ from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
 from evergreen.http.serving import Serving
 from evergreen.http.ways import Endpoint, Way
+from evergreen.logs import concerning
 
 
 async def _in_front(_: Serving, request: Request, __: Any) -> Response:
@@ -187,7 +188,8 @@ def _endpoint(serving: Serving, e: Endpoint) -> Callable[[Request], Awaitable[Re
         requests = serving.desks[loop.name].meter.requests
         operation = e.handler.__name__
         try:
-            response: Response = await e.handler(serving, request, loop)
+            with concerning(loop=loop.name):
+                response: Response = await e.handler(serving, request, loop)
         except EvergreenError as error:
             requests[operation, error.status] += 1
             raise

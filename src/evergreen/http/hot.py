@@ -17,8 +17,9 @@ from evergreen.core.records import Json, Model, Sample
 from evergreen.http.audit import REFUSED
 from evergreen.http.auth import Raw, Role, demand
 from evergreen.http.desk import Desk, at_place
-from evergreen.http.edge import fits, too_large
+from evergreen.http.edge import fits, request_id, too_large
 from evergreen.http.errors import advice, answer, decode
+from evergreen.logs import concerning
 from evergreen.stages.collect import admit
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ class Hot:
             await self._admitted(scope, headers)
             status, body, head = await handler(headers, await self._body(headers, receive))
         except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
-            status, body, head = answer(e)
+            id = request_id(headers)
+            with concerning(request_id=id, loop=scope["path"].split("/")[2]):
+                status, body, head = answer(e)
+            head.append((b"x-request-id", id.encode()))
         counted[operation, status] += 1
         if operation == "samples" or status in REFUSED:
             self._audited(scope, f"POST /api/{{loop}}/{operation}", status, loop)

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
+import json
+import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evergreen.core.records import Run
-from evergreen.core.states import OPEN_RUNS
+import evergreen
+from evergreen import outbox
+from evergreen.core.records import KINDS, Dataset, Event, Model, Run
+from evergreen.core.states import IN_SERVICE, OPEN_RUNS, ModelState, RunState
 
 if TYPE_CHECKING:
+    from evergreen.http.desk import Desk
     from evergreen.http.serving import Serving
 
 #: Upper bounds of the latency buckets, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+#: name -> kind, labels, what it means. `docs/howto/watch.md` lists them.
+FAMILIES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "evergreen_build": ("info", (), "The version of Evergreen."),
+    "evergreen_requests": ("counter", ("loop", "operation", "status"), "Requests answered."),
+    "evergreen_answers": ("counter", ("loop", "version", "variant"), "Predictions given."),
+    "evergreen_predict_seconds": ("histogram", ("loop",), "Time to answer a prediction."),
+    "evergreen_unlogged": ("counter", ("loop",), "Predictions that could not be written down."),
+    "evergreen_model": ("info", ("loop",), "Models in service."),
+    "evergreen_model_share": ("gauge", ("loop", "version"), "Share of the traffic."),
+    "evergreen_model_score": ("gauge", ("loop", "version", "variant", "metric"), "Mean score on the holdout."),
+    "evergreen_models_stale": ("gauge", ("loop",), "1 while the models in service cannot be brought up to date."),
+    "evergreen_champion_since_timestamp_seconds": ("gauge", ("loop",), "When the champion took over."),
+    "evergreen_champion_data_timestamp_seconds": ("gauge", ("loop",), "When the champion's data was frozen."),
+    "evergreen_samples": ("gauge", ("loop", "kind"), "Samples stored."),
+    "evergreen_samples_new": ("gauge", ("loop",), "Usable samples that came after the newest dataset."),
+    "evergreen_runs_open": ("gauge", ("loop", "state"), "Trainings waiting or running."),
+    "evergreen_run_started_timestamp_seconds": ("gauge", ("loop",), "When the training under way began."),
+    "evergreen_run_progress": ("gauge", ("loop",), "Share of the training under way that is done."),
+    "evergreen_last_run_timestamp_seconds": ("gauge", ("loop", "state"), "When the newest training ended, and how."),
+    "evergreen_gate_verdict": ("gauge", ("loop", "version", "outcome"), "1 for the verdict on the newest model."),
+    "evergreen_events": ("counter", ("loop", "kind"), "Lines of history written since this process began."),
+    "evergreen_alarm": ("gauge", ("loop",), "1 while the champion's answers fail more often than allowed."),
+    "evergreen_drift": ("gauge", ("loop", "of"), "How far live traffic is from the data learnt from, where observed."),
+    "evergreen_variant_answered": ("counter", ("loop", "version", "variant"), "Answers, shadows' included."),
+    "evergreen_variant_failed": ("counter", ("loop", "version", "variant"), "Inputs it could not answer."),
+    "evergreen_variant_seconds": ("counter", ("loop", "version", "variant"), "Time its answers took, summed."),
+    "evergreen_variant_judged": ("counter", ("loop", "version", "variant"), "Answers that a label later came for."),
+    "evergreen_variant_right": ("counter", ("loop", "version", "variant"), "Of those, answers that were right."),
+    "evergreen_variant_compared": ("counter", ("loop", "version", "variant"), "Shadow answers that were compared."),
+    "evergreen_variant_agreed": ("counter", ("loop", "version", "variant"), "Of those, answers that decide the same."),
+    "evergreen_intake_waiting": ("gauge", (), "Samples waiting to be stored."),
+    "evergreen_ledger_commit_seconds": ("summary", (), "Time the writer's transactions took."),
+    "evergreen_ledger_read_seconds": ("gauge", (), "Time one small read of the ledger took just now."),
+    "evergreen_outbox_waiting": ("gauge", ("subscriber",), "Events still to be told."),
+    "evergreen_outbox_oldest_timestamp_seconds": ("gauge", ("subscriber",), "When the first of them happened."),
+    "evergreen_outbox_tries": ("gauge", ("subscriber",), "Tries in vain to tell the next event."),
+    "evergreen_outbox_told": ("counter", ("subscriber",), "Messages that were taken."),
+    "evergreen_outbox_given_up": ("counter", ("subscriber",), "Events left out by this process."),
+}
 
 
 class Meter:
@@ -35,61 +80,161 @@ class Meter:
         self.seconds += seconds
 
 
+class History:
+    """Counts the lines of history by kind, each once, from when the server began."""
+
+    def __init__(self) -> None:
+        self._after: int | None = None
+        self.counted: Counter[tuple[str, str]] = Counter()
+
+    def read(self, serving: Serving) -> None:
+        """Count what is new (blocking)."""
+        ledger = serving.project.ledger
+        if self._after is None:
+            newest = ledger.find(Event, None, newest_first=True, limit=1)
+            self._after = newest[0].seq if newest else 0
+        while found := ledger.find(Event, None, after=self._after, limit=1000):
+            self.counted.update((event.loop, event.kind) for event in found)
+            self._after = found[-1].seq
+
+
 def render(serving: Serving) -> bytes:
     """Write all figures in Prometheus's text format (blocking: it reads the ledger)."""
-    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
     registry.register(_Collector(serving))
     return bytes(generate_latest(registry))
 
 
 class _Collector:
-    """Makes Prometheus's families of what the server has counted."""
+    """Makes Prometheus's families of what the server has counted and the ledger holds."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
+        self._made: dict[str, Any] = {}
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import (
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-            InfoMetricFamily,
-        )
+        """Yield every family, the ones without a figure too: they say what there is."""
+        from prometheus_client import core
 
-        requests = CounterMetricFamily(
-            "evergreen_requests", "Requests answered.", labels=("loop", "operation", "status")
-        )
-        answers = CounterMetricFamily("evergreen_answers", "Predictions given.", labels=("loop", "version", "variant"))
-        latency = HistogramMetricFamily("evergreen_predict_seconds", "Time to answer a prediction.", labels=("loop",))
-        dropped = CounterMetricFamily("evergreen_unlogged", "Predictions not written down.", labels=("loop",))
-        model = InfoMetricFamily("evergreen_model", "Models in service.", labels=("loop",))
-        share = GaugeMetricFamily("evergreen_model_share", "Share of the traffic.", labels=("loop", "version"))
-        samples = GaugeMetricFamily("evergreen_samples", "Samples stored.", labels=("loop", "kind"))
-        training = GaugeMetricFamily("evergreen_runs_open", "Trainings waiting or running.", labels=("loop", "state"))
+        kinds = {
+            "info": core.InfoMetricFamily,
+            "counter": core.CounterMetricFamily,
+            "gauge": core.GaugeMetricFamily,
+            "histogram": core.HistogramMetricFamily,
+            "summary": core.SummaryMetricFamily,
+        }
+        self._made = {name: kinds[kind](name, help, labels=labels) for name, (kind, labels, help) in FAMILIES.items()}
+        self._server()
         for name, desk in self._serving.desks.items():
-            meter = desk.meter
-            for (operation, status), n in list(meter.requests.items()):
-                requests.add_metric((name, operation, str(status)), n)
-            for (version, variant), n in list(meter.answers.items()):
-                answers.add_metric((name, str(version), variant), n)
-            latency.add_metric((name,), _cumulative(meter.buckets), meter.seconds)
-            dropped.add_metric((name,), meter.dropped)
-            for slot in desk.live.lineup.slots:
-                number = str(slot.model.version)
-                model.add_metric((name,), {"version": number, "state": slot.model.state.value})
-                share.add_metric((name, number), slot.model.share)
-            counts = desk.loop.ledger.counts(name)
-            for kind in ("usable", "unlabelled", "pending", "rejected", "quarantined"):
-                samples.add_metric((name, kind), getattr(counts, kind))
-            runs = Counter(run.state.value for run in desk.loop.ledger.find(Run, name, *OPEN_RUNS))
-            for state in OPEN_RUNS:
-                training.add_metric((name, state.value), runs[state.value])
-        yield from (requests, answers, latency, dropped, model, share, samples, training)
-        waiting = GaugeMetricFamily("evergreen_intake_waiting", "Samples waiting to be stored.")
-        waiting.add_metric((), self._serving.intake.waiting)
-        yield waiting
+            self._traffic(name, desk)
+            self._models(name, desk)
+            self._data(name, desk)
+            self._trainings(name, desk)
+            self._watched(name, desk)
+        self._outbox()
+        yield from self._made.values()
+
+    def _put(self, name: str, labels: Sequence[object], value: float | None) -> None:
+        if value is not None:
+            self._made[name].add_metric([str(label) for label in labels], value)
+
+    def _server(self) -> None:
+        serving = self._serving
+        self._made["evergreen_build"].add_metric((), {"version": evergreen.__version__})
+        self._put("evergreen_intake_waiting", (), serving.intake.waiting)
+        commits, seconds = serving.intake.commits, serving.intake.seconds
+        self._made["evergreen_ledger_commit_seconds"].add_metric((), commits, seconds)
+        began = time.perf_counter()
+        serving.project.ledger.revision()
+        self._put("evergreen_ledger_read_seconds", (), time.perf_counter() - began)
+        serving.happened.read(serving)
+
+    def _traffic(self, name: str, desk: Desk) -> None:
+        meter = desk.meter
+        for (operation, status), n in list(meter.requests.items()):
+            self._put("evergreen_requests", (name, operation, status), n)
+        for (version, variant), n in list(meter.answers.items()):
+            self._put("evergreen_answers", (name, version, variant), n)
+        self._made["evergreen_predict_seconds"].add_metric((name,), _cumulative(meter.buckets), meter.seconds)
+        self._put("evergreen_unlogged", (name,), meter.dropped)
+
+    def _models(self, name: str, desk: Desk) -> None:
+        ledger = desk.loop.ledger
+        for slot in desk.live.lineup.slots:
+            model = slot.model
+            self._made["evergreen_model"].add_metric(
+                (name,), {"version": str(model.version), "state": model.state.value}
+            )
+            self._put("evergreen_model_share", (name, model.version), model.share)
+        for model in ledger.find(Model, name, *IN_SERVICE):
+            labels = (name, model.version, model.state.value)
+            for metric, value in model.scores.items():
+                self._put("evergreen_model_score", (*labels, metric), value)
+            tally = ledger.tally(model.id)
+            for field in ("answered", "failed", "judged", "right", "compared", "agreed"):
+                self._put(f"evergreen_variant_{field}", labels, getattr(tally, field))
+            self._put("evergreen_variant_seconds", labels, tally.latency_ms / 1000)
+            if model.state is ModelState.CHAMPION:
+                data = ledger.get(Dataset, model.dataset) if model.dataset else None
+                self._put("evergreen_champion_since_timestamp_seconds", (name,), _seconds(model.since or model.at))
+                self._put("evergreen_champion_data_timestamp_seconds", (name,), _seconds(data.at if data else None))
+        self._put("evergreen_models_stale", (name,), int(name in self._serving.troubles))
+        newest = ledger.last(Model, name)
+        if newest is not None and newest.verdict.get("outcome"):
+            self._put("evergreen_gate_verdict", (name, newest.version, newest.verdict["outcome"]), 1)
+
+    def _data(self, name: str, desk: Desk) -> None:
+        ledger = desk.loop.ledger
+        counts = ledger.counts(name)
+        for kind in ("usable", "unlabelled", "pending", "rejected", "quarantined"):
+            self._put("evergreen_samples", (name, kind), getattr(counts, kind))
+        newest = ledger.last(Dataset, name)
+        self._put("evergreen_samples_new", (name,), max(0, counts.usable - (newest.collected if newest else 0)))
+
+    def _trainings(self, name: str, desk: Desk) -> None:
+        ledger = desk.loop.ledger
+        runs = ledger.find(Run, name, *OPEN_RUNS)
+        for state in OPEN_RUNS:
+            self._put("evergreen_runs_open", (name, state.value), sum(run.state is state for run in runs))
+        for run in runs:
+            if run.state is RunState.RUNNING:
+                self._put("evergreen_run_started_timestamp_seconds", (name,), _seconds(run.started))
+                if total := run.progress.get("total"):
+                    self._put("evergreen_run_progress", (name,), run.progress.get("step", 0) / total)
+        ended = ledger.last(Run, name, *(state for state in RunState if state not in OPEN_RUNS))
+        if ended is not None:
+            labels = (name, ended.state.value)
+            self._put("evergreen_last_run_timestamp_seconds", labels, _seconds(ended.ended or ended.at))
+
+    def _watched(self, name: str, desk: Desk) -> None:
+        ledger = desk.loop.ledger
+        counted = self._serving.happened.counted
+        kinds = {*KINDS.values(), "alarm", "all clear", *(kind for loop, kind in counted if loop == name)}
+        for kind in sorted(kinds):
+            self._put("evergreen_events", (name, kind), counted[name, kind])
+        watched = json.loads(ledger.recall("watch", name) or "{}")
+        self._put("evergreen_alarm", (name,), int(bool(watched.get("alarm"))))
+        drift = json.loads(ledger.recall("drift", name) or "{}")
+        for of, value in drift.items():
+            if isinstance(value, int | float):
+                self._put("evergreen_drift", (name, of), value)
+
+    def _outbox(self) -> None:
+        for standing in outbox.standing(self._serving.project):
+            labels = (standing.name,)
+            self._put("evergreen_outbox_waiting", labels, standing.waiting)
+            self._put("evergreen_outbox_oldest_timestamp_seconds", labels, _seconds(standing.oldest))
+            self._put("evergreen_outbox_tries", labels, standing.place.tries)
+            self._put("evergreen_outbox_told", labels, standing.place.told)
+            postman = self._serving.outbox.postmen[standing.name]
+            self._put("evergreen_outbox_given_up", labels, postman.given_up)
+
+
+def _seconds(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, int]]:

@@ -21,9 +21,9 @@ import evergreen
 from evergreen.core.errors import ConfigError
 from evergreen.http.app import build
 from evergreen.http.auth import in_force
-from evergreen.http.logs import configure
 from evergreen.http.origins import loopback
 from evergreen.http.serving import Serving
+from evergreen.logs import configure
 from evergreen.project import Project
 
 log = logging.getLogger("evergreen.http")
@@ -48,7 +48,7 @@ def serve(
     bound = sock.getsockname()[1]
     url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
     try:
-        configure(project.state / "server.log")
+        configure(project.state / "server.log", [name for who in project.subscribers.values() for name in who.secrets])
         sys.setswitchinterval(0.001)  # a busy clock thread gives way to requests five times sooner than by default
         serving = Serving(project, host=host)
         note = project.state / "server.json"

@@ -24,12 +24,14 @@ from evergreen.core.records import Json, Model, Sample
 from evergreen.http.audit import Audit, Line
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
 from evergreen.http.desk import Desk
+from evergreen.http.metrics import History
 from evergreen.http.origins import Origins, loopback
 from evergreen.http.rates import Rates, neighbourhood
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
 from evergreen.http.uploads import Queue, room
 from evergreen.http.ways import Endpoint
+from evergreen.outbox import Outbox
 from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
@@ -77,6 +79,9 @@ class Serving:
             after=self.refresh,
             doors=project.doors,
         )
+        self.outbox = Outbox(project)
+        #: Lines of history, counted for whoever asks for figures.
+        self.happened = History()
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
@@ -105,15 +110,18 @@ class Serving:
     def start(self) -> None:
         """Load what is in service and begin to write and to tick (blocking)."""
         self.keys.read()
+        self.happened.read(self)
         self.refresh()
         self.intake.start()
         self.audit.start()
+        self.outbox.start()
         self.clock.start()
 
     def stop(self) -> None:
         """Tick no more, write what waits, let go of the models (blocking; the event loop has ended)."""
         self.closing.set()
         self.clock.stop()
+        self.outbox.stop()
         for desk in self.desks.values():
             desk.flush()
         self.intake.stop()

@@ -19,6 +19,7 @@ from evergreen.core.ports import Evidence, Progress, Store, Ticket
 from evergreen.core.recipe import Job, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
 from evergreen.job import exports, judging, parts
+from evergreen.job.digest import digest, verify
 
 #: Inputs whose answers are kept, so that the serving side can see whether it gets the same.
 _PROBES = 20
@@ -71,6 +72,7 @@ class Attempt:
         recipe = _recipe(ticket.recipe)
         moved = self.moved("fetching the dataset")
         self.reach(lambda: self.store.get(ticket.dataset, self.dataset, moved), late=True)
+        verify(self.dataset, ticket.digests.get(ticket.dataset, ""), "the dataset")
         self.fetch_champion()
         details = self.train(recipe)
 
@@ -104,6 +106,7 @@ class Attempt:
             "n_holdout": len(rows),
             "evaluation": key,
             "stored": stored,
+            "digest": digest(self.out),
             "environment": _environment(),
         }
         if self.champion_error:
@@ -164,6 +167,7 @@ class Attempt:
             return
         try:
             self.reach(lambda: self.store.get(base, self.base), late=True)
+            verify(self.base, self.ticket.digests.get(base, ""), "the champion")
             self.champion = self.base
         except JobFailed:
             raise

@@ -19,6 +19,7 @@ from evergreen.core.errors import EvergreenError, InvalidInput, Stale
 from evergreen.core.loop import Loop
 from evergreen.core.recipe import Row
 from evergreen.core.records import Dataset, Run, Sample, Snapshot
+from evergreen.job.digest import digest as digest_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def _freeze(loop: Loop, run: Run) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="freeze-", dir=_work(loop)))
     try:
         counts = _write(loop, newest.seq, run.origin, folder)
-        digest = _digest(folder)
+        digest = digest_of(folder)
         key = f"datasets/{loop.name}/{digest[:16]}"
         loop.store.put(key, folder)  # the same content is stored once
     finally:
@@ -158,16 +159,6 @@ def _remember(rows: Iterable[Row], seen: set[bytes]) -> Iterator[Row]:
 
 def _content(row: Row) -> bytes:
     return hashlib.blake2b(msgspec.json.encode((row.input, row.label)), digest_size=12).digest()
-
-
-def _digest(folder: Path) -> str:
-    """Hash every file by name and content."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            inner = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{inner}\n".encode())
-    return total.hexdigest()
 
 
 def _work(loop: Loop) -> Path:

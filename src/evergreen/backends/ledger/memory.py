@@ -30,7 +30,7 @@ from evergreen.backends.ledger import (
 from evergreen.core.errors import AlreadyWaiting, Conflict, NotFound, Stale
 from evergreen.core.ports import Counts, CursorMove, Tally
 from evergreen.core.recipe import PluginOptions
-from evergreen.core.records import Dataset, Event, Json, Model, Mov, Rec, Record, Reject, Run, Sample, Side, Upload
+from evergreen.core.records import Dataset, Event, Json, Model, Mov, Rec, Record, Reject, Run, Sample, Side
 from evergreen.core.states import WAITING, RunState, SampleState, State
 
 _PAGE = 1000
@@ -53,7 +53,8 @@ class MemoryLedger:
         self._ids: dict[str, set[str]] = defaultdict(set)
         self._rejects: dict[str, list[Reject]] = defaultdict(list)
         self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self._records: dict[type[Record], dict[str, Any]] = {Dataset: {}, Run: {}, Model: {}, Upload: {}, Event: {}}
+        self._records: dict[type[Record], dict[str, Any]] = defaultdict(dict)
+        self._exposures: dict[str, dict[str, str]] = defaultdict(dict)
         self._tallies: dict[str, Tally] = {}
         self._remembered: dict[str, dict[str, str]] = defaultdict(dict)
         self._leases: dict[str, tuple[str, float]] = {}
@@ -216,6 +217,18 @@ class MemoryLedger:
         """Sum up live traffic of one model version."""
         with self._lock:
             return self._tallies.get(model, Tally())
+
+    def expose(self, experiment: str, units: Mapping[str, str]) -> None:
+        """Keep which arm each unit met first."""
+        with self.together():
+            for unit, arm in units.items():
+                if unit not in self._exposures[experiment]:
+                    self._set(self._exposures[experiment], unit, arm)
+
+    def exposed(self, experiment: str) -> Mapping[str, int]:
+        """Count the units that each arm met."""
+        with self._lock:
+            return dict(sorted(Counter(self._exposures[experiment].values()).items()))
 
     def recall(self, scope: str, key: str) -> str | None:
         """Return a remembered value."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
-from time import sleep
+from time import perf_counter, sleep
 
 from evergreen.core.errors import InvalidInput, Overloaded, Unavailable
 from evergreen.core.ports import Ledger, Tally
@@ -38,6 +38,7 @@ class Intake:
         self._waiting: list[_Entry] = []
         self._count = 0
         self._stopping = False
+        self.commits, self.seconds = 0, 0.0  #: transactions so far, and the time they took
         self._thread: Thread | None = None
 
     @property
@@ -115,6 +116,7 @@ class Intake:
     def _commit(self, batch: Sequence[_Entry]) -> list[Sequence[bool]]:
         """Store entries; say of each entry's samples whether they were new."""
         results: dict[int, Sequence[bool]] = {}
+        began = perf_counter()
         with self._ledger.together():
             for loop in dict.fromkeys(e.loop for e in batch):
                 mine = [(i, e) for i, e in enumerate(batch) if e.loop == loop]
@@ -125,6 +127,7 @@ class Intake:
                 for i, entry in mine:
                     results[i] = new[at : at + len(entry.samples)]
                     at += len(entry.samples)
+        self.commits, self.seconds = self.commits + 1, self.seconds + perf_counter() - began
         return [results[i] for i in range(len(batch))]
 
 

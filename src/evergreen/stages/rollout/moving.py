@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
+
+import msgspec
 
 from evergreen.core.errors import Conflict, InvalidInput, NotFound, Stale, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model
 from evergreen.core.states import ON_THE_WAY, ModelState
+from evergreen.stages.rollout.evidence import Watch, weigh
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
 #: Answers of a champion after which they are counted anew.
@@ -28,7 +30,7 @@ def advance(loop: Loop) -> None:
         return
     model = on_the_way[-1]
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
-    step = decide(loop.config.rollout, model, _lately(loop, model), loop.now(), alone=champion is None)
+    step = _next(loop, model, champion)
     if step.do == "raise":
         try:
             if not _is_stored(loop, model):
@@ -39,6 +41,26 @@ def advance(loop: Loop) -> None:
         _take_back(loop, model, step.because)
     elif step.do == "raise":
         _raise(loop, model, step.share, step.because, over=champion)
+
+
+def _next(loop: Loop, model: Model, champion: Model | None) -> Step:
+    """Decide on one model, beside the champion where both answer."""
+    rules, lately, now = loop.config.rollout, _lately(loop, model), loop.now()
+    if champion is None:
+        return decide(rules, model, lately, now, alone=True)
+    if model.state is ModelState.PASSED:
+        return decide(rules, model, lately, now)
+    watch = watched(loop, model)
+    if watch is None or watch.champion != champion.id:  # another champion: what was shown beside the old one is void
+        watch = _mark(loop, model, champion, first=True)
+    theirs = loop.ledger.tally(champion.id)
+    beside = theirs - watch.marks[-1][0]
+    if rules.rule == "time" or model.state is not ModelState.CANARY:
+        return decide(rules, model, lately, now, beside=beside)
+    after, shown = weigh(rules.evidence, watch, theirs, loop.ledger.tally(model.id))
+    if after != watch:
+        _keep(loop, model, after)
+    return decide(rules, model, lately, now, beside=beside, shown=shown, began=watch.began)
 
 
 def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False) -> Model:
@@ -105,7 +127,7 @@ def _watch_champion(loop: Loop) -> None:
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
     if champion is None:
         return
-    rules = loop.config.rollout.model_copy(update={"max_latency_ms": None})
+    rules = loop.config.rollout.model_copy(update={"max_latency_ms": None, "max_slowdown": None})
     lately = _lately(loop, champion)
     why = unfit(rules, lately)
     if not why and lately.answered >= RECENT:
@@ -141,7 +163,30 @@ def _raise(loop: Loop, model: Model, share: float, because: str, *, over: Model 
                 old, ModelState.RETIRED, by="rollout", because=f"succeeded by v{model.version}", share=0.0, since=now
             )
         _count_anew(loop, model)
+        if to is not ModelState.CHAMPION and old is not None:
+            _mark(loop, model, old, first=to is not model.state)
         return loop.ledger.move(model, to, by="rollout", because=because, share=share, since=now)
+
+
+def watched(loop: Loop, model: Model) -> Watch | None:
+    """Return what is kept of a challenger beside the champion."""
+    kept = loop.ledger.recall("beside", model.id)
+    return msgspec.json.decode(kept, type=Watch) if kept else None
+
+
+def _mark(loop: Loop, model: Model, champion: Model, *, first: bool) -> Watch:
+    """Begin a step of a challenger beside the champion; the `first` of its kind begins the comparison anew."""
+    now = (loop.ledger.tally(champion.id), loop.ledger.tally(model.id))
+    watch = None if first else watched(loop, model)
+    if watch is None or watch.champion != champion.id:
+        watch = Watch(loop.now(), champion.id, [])
+    watch = watch.step(*now)
+    _keep(loop, model, watch)
+    return watch
+
+
+def _keep(loop: Loop, model: Model, watch: Watch) -> None:
+    loop.ledger.remember("beside", model.id, msgspec.json.encode(watch).decode())
 
 
 def _is_stored(loop: Loop, model: Model) -> bool:
@@ -151,12 +196,9 @@ def _is_stored(loop: Loop, model: Model) -> bool:
 
 def _count_anew(loop: Loop, model: Model) -> None:
     """Begin a new count of a model's traffic: what was in another step, or long ago, hides what goes wrong now."""
-    tally = loop.ledger.tally(model.id)
-    loop.ledger.remember("counted", model.id, json.dumps([tally.answered, tally.failed, tally.latency_ms]))
+    loop.ledger.remember("since", model.id, msgspec.json.encode(loop.ledger.tally(model.id)).decode())
 
 
 def _lately(loop: Loop, model: Model) -> Tally:
     """Return what traffic says of a model since the count was begun."""
-    tally = loop.ledger.tally(model.id)
-    answered, failed, ms = json.loads(loop.ledger.recall("counted", model.id) or "[0, 0, 0]")
-    return Tally(tally.answered - answered, tally.failed - failed, latency_ms=tally.latency_ms - ms)
+    return loop.ledger.tally(model.id) - msgspec.json.decode(loop.ledger.recall("since", model.id) or "{}", type=Tally)

@@ -210,6 +210,8 @@ def _ticket(loop: Loop, run: Run, taken: Mapping[str, str]) -> Ticket:
         dataset=data.key,
         out=artifact_key(run),
         base=base.key if base else None,
+        digests={data.key: data.digest}
+        | ({base.key: digest} if base and (digest := base.details.get("digest")) else {}),
         base_recipe=loop.config.recipe.model_dump(),
         seed=loop.config.seed,
         limit_s=limit.total_seconds() if limit else None,

@@ -139,6 +139,20 @@ class SampleContract:
         ledger.append("l", [], traffic={"m": Tally(1, 0, 1, 1, 0.5)})
         assert ledger.tally("m") == Tally(3, 1, 2, 1, 13.0)
         assert ledger.tally("n") == Tally(answered=1)
+        whole = Tally(*range(1, 12))
+        ledger.append("l", [], traffic={"o": whole})
+        ledger.append("l", [], traffic={"o": whole})
+        assert ledger.tally("o") == whole + whole
+
+    def test_a_unit_is_exposed_once(self, ledger: Ledger) -> None:
+        """What a unit met first stays; an experiment's count is its own."""
+        ledger.expose("x", {"ann": "v1", "bob": "v2", "cid": "v1"})
+        ledger.expose("x", {"ann": "v2", "dan": "v2"})
+        ledger.expose("x", {})
+        ledger.expose("y", {"ann": "v2"})
+        assert ledger.exposed("x") == {"v1": 2, "v2": 2}
+        assert ledger.exposed("y") == {"v2": 1}
+        assert ledger.exposed("z") == {}
 
     def test_threads_with_the_same_samples_store_each_once(self, ledger: Ledger) -> None:
         def send(worker: int) -> int:

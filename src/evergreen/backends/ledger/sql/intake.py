@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from evergreen.backends.ledger import check_weight, counted_as, to_json, which_new
-from evergreen.backends.ledger.sql.tables import as_text, counters, rejects, remembered, tallies
+from evergreen.backends.ledger.sql.tables import as_text, counters, exposures, rejects, remembered, tallies
 from evergreen.core.errors import Stale
 from evergreen.core.ports import CursorMove, Tally
 from evergreen.core.records import Reject, Sample
@@ -88,6 +88,18 @@ def upsert(
 def add_up(conn: Connection, table: Any, key: Mapping[str, str], more: Mapping[str, float]) -> None:
     """Add figures to those of a row, which starts at nothing."""
     upsert(conn, table, key, lambda new: {name: table.c[name] + new[name] for name in more}, more)
+
+
+def expose(conn: Connection, experiment: str, units: Mapping[str, str]) -> None:
+    """Store whom nobody had met yet, and count them by arm."""
+    if not units:
+        return
+    make = sqlite_insert if conn.dialect.name == "sqlite" else pg_insert
+    met = make(exposures).on_conflict_do_nothing().returning(exposures.c.arm)
+    rows = [{"experiment": experiment, "unit": unit, "arm": arm} for unit, arm in sorted(units.items())]
+    new = Counter(arm for (arm,) in conn.execute(met, rows))
+    for arm, n in sorted(new.items()):
+        add_up(conn, counters, {"loop": experiment, "origin": "exposed", "name": arm}, {"n": n})
 
 
 def remember(conn: Connection, scope: str, key: str, value: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, delete, func, select
 from evergreen.backends.ledger import is_gone, noted
 from evergreen.backends.ledger.sql import address, intake, reading, records
 from evergreen.backends.ledger.sql.database import Database
-from evergreen.backends.ledger.sql.tables import leases, remembered, tallies
+from evergreen.backends.ledger.sql.tables import counters, leases, remembered, tallies
 from evergreen.core.ports import Counts, CursorMove, Tally
 from evergreen.core.recipe import PluginOptions
 from evergreen.core.records import Event, Json, Mov, Rec, Reject, Sample, Side
@@ -135,10 +136,21 @@ class SqlLedger:
 
     def tally(self, model: str) -> Tally:
         """Sum up live traffic of one model version."""
-        c = tallies.c
-        query = select(c.answered, c.failed, c.judged, c.right, c.latency_ms).where(c.model == model)
+        query = select(*(tallies.c[f.name] for f in fields(Tally))).where(tallies.c.model == model)
         with self._db.read() as conn:
             return Tally(*(conn.execute(query).one_or_none() or ()))
+
+    def expose(self, experiment: str, units: Mapping[str, str]) -> None:
+        """Keep which arm each unit met first."""
+        with self._db.write() as conn:
+            intake.expose(conn, experiment, units)
+
+    def exposed(self, experiment: str) -> Mapping[str, int]:
+        """Count the units that each arm met."""
+        c = counters.c
+        query = select(c.name, c.n).where(c.loop == experiment, c.origin == "exposed")
+        with self._db.read() as conn:
+            return dict(sorted((name, n) for name, n in conn.execute(query)))
 
     def recall(self, scope: str, key: str) -> str | None:
         """Return a remembered value."""

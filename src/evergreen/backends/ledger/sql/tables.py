@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from evergreen.core.records import Dataset, Event, Model, Record, Run, Upload
+from evergreen.core.records import Dataset, Event, Experiment, Model, Record, Run, Upload
 
 metadata = MetaData()
 #: Rising by one per row. A plain integer on SQLite, where that is the row's own number.
@@ -124,6 +124,15 @@ tallies = Table(
     Column("score_sq", Float(53), nullable=False, server_default="0"),
     Column("compared", BigInteger, nullable=False, server_default="0"),
     Column("agreed", BigInteger, nullable=False, server_default="0"),
+    Column("latency_sq", Float(53), nullable=False, server_default="0"),
+)
+
+exposures = Table(
+    "exposures",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("arm", Text, nullable=False),
 )
 
 remembered = Table(
@@ -188,6 +197,19 @@ uploads = _records(
     Index("uploads_by_loop", "loop", "seq"),
     Index("uploads_by_state", "loop", "state", "seq"),
 )
+experiments = _records(
+    "experiments",
+    Column("state", Text, nullable=False),
+    Index("experiments_by_loop", "loop", "seq"),
+    Index("experiments_by_state", "loop", "state", "seq"),
+)
 events = _records("events", Index("events_by_loop", "loop", "seq"))
 
-of: dict[type[Record], Table] = {Dataset: datasets, Run: runs, Model: models, Upload: uploads, Event: events}
+of: dict[type[Record], Table] = {
+    Dataset: datasets,
+    Run: runs,
+    Model: models,
+    Upload: uploads,
+    Experiment: experiments,
+    Event: events,
+}
