@@ -75,6 +75,10 @@ class CollectConfig(Section):
     """Refuse samples that do not say that their subject has agreed. Turn it off only for data about no person."""
     folders: tuple[str, ...] = ("data",)
     """Folders, below the project's, from which a training may be given a file of its own."""
+    correction_within: Duration = timedelta(minutes=10)
+    """How old the newest prediction of a session may be for an outcome, or a repeated question, to be about it."""
+    repeat_is_correction: bool = False
+    """Count an answer as wrong when its session asks nearly the same again within that time."""
     max_upload: int = Field(64 * 1024 * 1024, ge=1024)
     """Largest model that a device may send, in bytes."""
     upload_memory_mb: int = Field(256, ge=128)

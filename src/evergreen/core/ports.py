@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -84,6 +85,14 @@ class Ledger(Protocol):
         ...
 
     def samples(
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample, at a cost that does not grow with their number."""
+        ...
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session that was stored between two moments, other than `but`; as cheaply."""
+        ...
+
         self,
         loop: str,
         *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,6 +71,16 @@ class SqlLedger:
             limit=limit,
         )
 
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample."""
+        with self._db.read() as conn:
+            return reading.by_ids(conn, loop, [id]).get(id)
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session between two moments."""
+        with self._db.read() as conn:
+            return reading.asked(conn, loop, session, since, upto, but)
+
     def unsided(self, loop: str, *, upto: int, origin: str | None = None) -> Sequence[int]:
         """Return the seqs, rising, of usable samples that are on no side yet."""
         with self._db.read() as conn:
@@ -135,8 +146,7 @@ class SqlLedger:
 
     def tally(self, model: str) -> Tally:
         """Sum up live traffic of one model version."""
-        c = tallies.c
-        query = select(c.answered, c.failed, c.judged, c.right, c.latency_ms).where(c.model == model)
+        query = select(*(tallies.c[f.name] for f in fields(Tally))).where(tallies.c.model == model)
         with self._db.read() as conn:
             return Tally(*(conn.execute(query).one_or_none() or ()))
 
