@@ -117,14 +117,14 @@ class TriggerConfig(Section):
     """Never train on fewer samples than this, unless forced."""
     cooldown: Duration = timedelta(0)
     """Time that must pass between the starts of two trainings, unless asked for."""
-
-
-class GateConfig(Section):
-    """What a candidate must prove on the holdout."""
     drift: bool = False
     """Train once live traffic is no longer what the champion learnt from, and there are new labelled samples."""
     drift_min_new: int = Field(50, ge=1)
     """New labelled samples that it takes; twice as many for each further training under one alarm."""
+
+
+class GateConfig(Section):
+    """What a candidate must prove on the holdout."""
 
     metric: str = "accuracy"
     """The score that decides."""
@@ -191,10 +191,6 @@ class ServeConfig(Section):
     """Former champions kept loaded, so that a rollback takes no time."""
 
 
-class LoopConfig(Section):
-    """One model that is kept fresh."""
-
-    recipe: Use
 class DriftConfig(Section):
     """When live traffic counts as another than the champion learnt from."""
 
@@ -212,6 +208,10 @@ class DriftConfig(Section):
     """Fall of the share of right answers, where labels come, that matters."""
 
 
+class LoopConfig(Section):
+    """One model that is kept fresh."""
+
+    recipe: Use
     """Which kind of model, with its own options."""
     runner: Use = Use(use="process")
     """Where training happens."""
@@ -221,11 +221,11 @@ class DriftConfig(Section):
     gate: GateConfig = GateConfig()
     rollout: RolloutConfig = RolloutConfig()
     serve: ServeConfig = ServeConfig()
+    drift: DriftConfig = DriftConfig()
     retries: int = Field(3, ge=0)
     """How often a training whose worker was lost is tried again."""
     time_limit: Duration | None = None
     """Longest a training may take."""
-    drift: DriftConfig = DriftConfig()
     seed: int = 0
     """Start of every random choice of a training."""
 

@@ -80,11 +80,11 @@ class Ledger(Protocol):
         """Store a batch in one transaction; say of each sample whether it was new (by loop and id).
 
         Raises `Stale`, storing nothing, when `cursor.was` is not where the ledger thinks the source is.
-        `traffic` (model id -> what to add) is summed up in the same transaction.
+        `traffic` (model id -> what to add) is summed up in the same transaction. So is what outcomes (`feedback`
+        with a model) say of theirs; one by the id of another replaces it and counts as new if it says something else.
         """
         ...
 
-    def samples(
     def sample(self, loop: str, id: str) -> Sample | None:
         """Return one sample, at a cost that does not grow with their number."""
         ...
@@ -93,6 +93,7 @@ class Ledger(Protocol):
         """Return the newest sample of a session that was stored between two moments, other than `but`; as cheaply."""
         ...
 
+    def samples(
         self,
         loop: str,
         *,
