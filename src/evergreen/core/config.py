@@ -75,6 +75,10 @@ class CollectConfig(Section):
     """Refuse samples that do not say that their subject has agreed. Turn it off only for data about no person."""
     folders: tuple[str, ...] = ("data",)
     """Folders, below the project's, from which a training may be given a file of its own."""
+    correction_within: Duration = timedelta(minutes=10)
+    """How old the newest prediction of a session may be for an outcome, or a repeated question, to be about it."""
+    repeat_is_correction: bool = False
+    """Count an answer as wrong when its session asks nearly the same again within that time."""
     max_upload: int = Field(64 * 1024 * 1024, ge=1024)
     """Largest model that a device may send, in bytes."""
     upload_memory_mb: int = Field(256, ge=128)
@@ -113,14 +117,14 @@ class TriggerConfig(Section):
     """Never train on fewer samples than this, unless forced."""
     cooldown: Duration = timedelta(0)
     """Time that must pass between the starts of two trainings, unless asked for."""
-
-
-class GateConfig(Section):
-    """What a candidate must prove on the holdout."""
     drift: bool = False
     """Train once live traffic is no longer what the champion learnt from, and there are new labelled samples."""
     drift_min_new: int = Field(50, ge=1)
     """New labelled samples that it takes; twice as many for each further training under one alarm."""
+
+
+class GateConfig(Section):
+    """What a candidate must prove on the holdout."""
 
     metric: str = "accuracy"
     """The score that decides."""
@@ -221,10 +225,6 @@ class ServeConfig(Section):
     """Former champions kept loaded, so that a rollback takes no time."""
 
 
-class LoopConfig(Section):
-    """One model that is kept fresh."""
-
-    recipe: Use
 class DriftConfig(Section):
     """When live traffic counts as another than the champion learnt from."""
 
@@ -242,6 +242,10 @@ class DriftConfig(Section):
     """Fall of the share of right answers, where labels come, that matters."""
 
 
+class LoopConfig(Section):
+    """One model that is kept fresh."""
+
+    recipe: Use
     """Which kind of model, with its own options."""
     runner: Use = Use(use="process")
     """Where training happens."""
@@ -251,11 +255,11 @@ class DriftConfig(Section):
     gate: GateConfig = GateConfig()
     rollout: RolloutConfig = RolloutConfig()
     serve: ServeConfig = ServeConfig()
+    drift: DriftConfig = DriftConfig()
     retries: int = Field(3, ge=0)
     """How often a training whose worker was lost is tried again."""
     time_limit: Duration | None = None
     """Longest a training may take."""
-    drift: DriftConfig = DriftConfig()
     seed: int = 0
     """Start of every random choice of a training."""
 

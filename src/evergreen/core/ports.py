@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -85,8 +86,17 @@ class Ledger(Protocol):
         """Store a batch in one transaction; say of each sample whether it was new (by loop and id).
 
         Raises `Stale`, storing nothing, when `cursor.was` is not where the ledger thinks the source is.
-        `traffic` (model id -> what to add) is summed up in the same transaction.
+        `traffic` (model id -> what to add) is summed up in the same transaction. So is what outcomes (`feedback`
+        with a model) say of theirs; one by the id of another replaces it and counts as new if it says something else.
         """
+        ...
+
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample, at a cost that does not grow with their number."""
+        ...
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session that was stored between two moments, other than `but`; as cheaply."""
         ...
 
     def samples(

@@ -47,16 +47,27 @@ def _no_number(value: Json) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and any(_no_number(v) for v in value)
 
 
-def check_weight(sample: Sample) -> None:
-    """Raise `InvalidInput` for a weight that is no finite number from 0 up."""
+def check_figures(sample: Sample) -> None:
+    """Raise `InvalidInput` for a weight that is no finite number from 0 up, or a score that is not finite."""
     if not 0 <= sample.weight < math.inf:
         raise InvalidInput(f"weight {sample.weight} of sample {sample.id} is not a number from 0 up", field="weight")
+    if sample.score is not None and not math.isfinite(sample.score * sample.score):
+        raise InvalidInput(f"score {sample.score} of sample {sample.id} is not a number to count with", field="score")
+
+
+def as_json(sample: Sample) -> Sample:
+    """Return the sample with its values as JSON keeps them."""
+    check_figures(sample)
+    names = ("input", "output", "label")
+    return replace(sample, **{name: msgspec.json.decode(to_json(getattr(sample, name), name)) for name in names})
 
 
 def counted_as(sample: Sample) -> str | None:
     """Name the figure of `Counts` in which a sample counts, if it counts at all."""
     if sample.state is SampleState.ACCEPTED:
-        return "unlabelled" if sample.label is None else "usable"
+        if sample.label is not None:
+            return "usable"
+        return None if sample.kind == "feedback" else "unlabelled"
     return None if sample.state is SampleState.ERASED else sample.state.value
 
 

@@ -71,6 +71,16 @@ class SqlLedger:
             limit=limit,
         )
 
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample."""
+        with self._db.read() as conn:
+            return reading.by_ids(conn, loop, [id]).get(id)
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session between two moments."""
+        with self._db.read() as conn:
+            return reading.asked(conn, loop, session, since, upto, but)
+
     def unsided(self, loop: str, *, upto: int, origin: str | None = None) -> Sequence[int]:
         """Return the seqs, rising, of usable samples that are on no side yet."""
         with self._db.read() as conn:
