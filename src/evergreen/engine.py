@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Model, Run, Upload
+from evergreen.core.records import Experiment, Json, Model, Run, Upload
 from evergreen.stages import collect, dataset, gate, observe, retain, rollout, run, trigger
 
 
@@ -50,6 +52,26 @@ def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False)
 def rollback(loop: Loop, *, by: str, why: str = "") -> Model:
     """Take a challenger back, or else put the former champion back, now. Raises `Conflict`."""
     return rollout.rollback(loop, by=by, why=why)
+
+
+def experiment(
+    loop: Loop,
+    versions: Sequence[int],
+    shares: Sequence[float],
+    *,
+    by: str,
+    why: str,
+    metric: Literal["accuracy", "score"] = "accuracy",
+    deadline: timedelta | None = None,
+    promote: bool = False,
+) -> Experiment:
+    """Put versions beside the champion, each before a share of the units. Raises `InvalidInput`, `NotFound`, `Conflict`."""
+    return rollout.experiment(loop, versions, shares, by=by, why=why, metric=metric, deadline=deadline, promote=promote)
+
+
+def stop(loop: Loop, *, by: str, why: str = "") -> Experiment:
+    """End the experiment that is running. Raises `NotFound`."""
+    return rollout.stop(loop, by=by, why=why)
 
 
 def receive(

@@ -57,6 +57,11 @@ class Plan:
     brisk: bool = False  #: every operation is quick from the start
     faults: tuple[Fault, ...] = ()
 
+    @property
+    def lent_s(self) -> float | None:
+        """How long a machine is lent; a session in which no checkpoint can be reached would bring nobody on."""
+        return self.session_s if self.session_s and self.session_s > 60 + 2 * self.every * self.step_s else None
+
 
 def draw(seed: int, mode: Literal["grant", "direct"] | None = None, weather: str | None = None) -> Plan:
     """Draw a plan by chance; `mode` and `weather` if they are given."""

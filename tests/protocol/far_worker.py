@@ -160,7 +160,7 @@ class Far:
             name=self.name,
             boot=f"b{self.chance.getrandbits(32):08x}",
             machine=Machine(host=self.name, cpus=2, memory_gb=4.0),
-            terms=Terms(poll_s=POLL_S, session_s=self.book.plan.session_s),
+            terms=Terms(poll_s=POLL_S, session_s=self.book.plan.lent_s),
             scratch=self.disk,
             clock=self._clock,
             spawn=self._spawn,

@@ -307,4 +307,4 @@ class World:
         if job is None or self.plan.second_app == "copied ledger":
             return True
         there, word = decode(job, Job), decode(ack or b"", Ack)
-        return there is not None and word is not None and word.opening == there.opening
+        return there is not None and word is not None and word.closes(there)

@@ -20,6 +20,29 @@ from evergreen.job.far.protocol import Mode
 #: Worlds in which a mutant must have been noticed once.
 WORLDS = 150
 
+#: Two attempts of one run are looked after at once: a slow one puts back what was true before.
+OVERLAP = Plan(
+    seed=1575,
+    weather="api",
+    workers=2,
+    steps=12,
+    every=1,
+    faults=(
+        Fault(20.8, "app pause", 3, 300.0),
+        Fault(24.0, "worker pause", 0, 300.0),
+        Fault(42.1, "worker crash", 3, 40.0),
+        Fault(55.0, "worker loss", 3, 100.0),
+        Fault(128.4, "worker crash", 3, 100.0),
+        Fault(195.1, "worker pause", 3, 300.0),
+        Fault(228.2, "worker crash", 2, 5.0),
+        Fault(359.2, "worker pause", 2, 40.0),
+        Fault(407.0, "app crash", 0, 5.0),
+        Fault(499.2, "app pause", 0, 5.0),
+        Fault(513.6, "app pause", 3, 5.0),
+        Fault(559.2, "cancel", 0, 100.0),
+    ),
+)
+
 faults = st.builds(
     Fault,
     at=st.floats(0, HORIZON_S / 2).map(lambda at: round(at, 1)),
@@ -49,6 +72,7 @@ plans = st.builds(
 @example(draw(71))  # cancelled while the result was on its way
 @example(draw(43))  # the app dies before it has said in the folder that it is over
 @example(draw(33))  # calls fail while the model is stored
+@example(OVERLAP)
 def test_when_the_app_grants(plan: Plan) -> None:
     assert play(plan).broken == ()
 

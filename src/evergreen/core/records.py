@@ -154,6 +154,7 @@ class Arm:
     version: int
     share: float
     before: Mapping[str, float] = field(default_factory=dict)  #: its tally when the experiment began
+    out: str = ""  #: why it answers nobody any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
+from hashlib import blake2b
 from typing import NamedTuple
 
 from evergreen.core.errors import EvergreenError, Overloaded, PredictionFailed, Unavailable
@@ -23,6 +24,8 @@ log = logging.getLogger("evergreen.http")
 
 #: Predictions are handed to the writer in batches: after this many seconds, or this many of them.
 _PAUSE, _BATCH = 0.01, 100
+#: Exposures are written down after this many seconds; this many units are known to have been.
+_EXPOSE, _MET = 0.25, 200_000
 #: Predictions kept at hand for feedback, and questions to shadows that may wait.
 _RECENT, _SHADOWS = 5_000, 64
 #: Calls that may wait for a thread; more are sent away at once rather than kept waiting for long.
@@ -58,11 +61,15 @@ class Desk:
         self._log = loop.config.serve.log == "all"
         self._consent = loop.config.collect.consent
         self._given: list[Given] = []
-        self._traffic: dict[str, list[float]] = {}  # model id -> [answered, failed, ms]
+        self._traffic: dict[str, list[float]] = {}  # model id -> [answered, failed, ms, ms², compared, agreed]
         self._scheduled = False
         self._recent: dict[str, Given] = {}
         self._order: deque[str] = deque()
         self._asking = 0
+        self._experiment = ""
+        self._met: set[str] = set()  # units that were exposed already
+        self._exposed: dict[str, str] = {}  # unit -> arm, to be written down
+        self._exposing = False
         self._inside = 0
         self._losing = False
 
@@ -91,6 +98,8 @@ class Desk:
             answers.append(result)
         for id, answer, (_, ms) in zip(ids, answers, timed, strict=True):
             self._note(Given(id, answer.input, answer.output, answer.model.id, subject), answer, ms, consent)
+            if answer.exposed is not None:
+                self._meet(*answer.exposed, unit or id)
         return answers
 
     async def _in_thread(self, values: Sequence[Json], ids: Sequence[str], unit: str | None) -> Timed:
@@ -117,7 +126,10 @@ class Desk:
         counted, self._traffic = self._traffic, {}
         if not given and not counted:
             return
-        traffic = {id: Tally(int(n), int(bad), latency_ms=ms) for id, (n, bad, ms) in counted.items()}
+        traffic = {
+            id: Tally(int(n), int(bad), latency_ms=ms, latency_sq=sq, compared=int(both), agreed=int(same))
+            for id, (n, bad, ms, sq, both, same) in counted.items()
+        }
         name = self.loop.name
         samples = [
             Sample(
@@ -164,9 +176,10 @@ class Desk:
         model = answer.model
         tally = self._traffic.get(model.id)
         if tally is None:
-            tally = self._traffic[model.id] = [0, 0, 0.0]
+            tally = self._traffic[model.id] = _nothing()
         tally[0] += 1
         tally[2] += ms
+        tally[3] += ms * ms
         self.meter.answers[model.version, model.state.value] += 1
         if answer.failed:
             self._blame(answer.failed)
@@ -178,7 +191,7 @@ class Desk:
                 self._recent.pop(self._order.popleft(), None)
         if answer.shadows and self._asking < _SHADOWS:
             self._asking += 1
-            asked = asyncio.get_running_loop().run_in_executor(self._aside, self._ask, answer.shadows, given.value)
+            asked = asyncio.get_running_loop().run_in_executor(self._aside, self._ask, answer.shadows, given)
             asked.add_done_callback(self._asked)
         self._schedule()
 
@@ -189,7 +202,7 @@ class Desk:
 
     def _blame(self, models: Sequence[str]) -> None:
         for id in models:
-            self._traffic.setdefault(id, [0, 0, 0.0])[1] += 1
+            self._traffic.setdefault(id, _nothing())[1] += 1
 
     def _schedule(self) -> None:
         if len(self._given) >= _BATCH:
@@ -198,30 +211,72 @@ class Desk:
             self._scheduled = True
             asyncio.get_running_loop().call_later(_PAUSE, self.flush)
 
-    def _ask(self, shadows: Sequence[Model], value: Json) -> list[tuple[str, bool, float]]:
-        """Ask models whose answers nobody hears; say of each whether it could answer, and how long it took."""
-        heard = []
+    def _ask(self, shadows: Sequence[Model], given: Given) -> list[tuple[str, list[float]]]:
+        """Ask models whose answers nobody hears; say of each whether it could answer, how long it took, and whether
+        it decides as the answer that was sent."""
+        heard: list[tuple[str, list[float]]] = []
+        decision = self.loop.recipe.decision
         for model in shadows:
             start = time.perf_counter()
             try:
-                self.live.ask(model, value)
+                output = self.live.ask(model, given.value)
+                ms = (time.perf_counter() - start) * 1000
+                agreed = bool(decision(output) == decision(given.output))
             except Unavailable:
                 continue  # it went out of service meanwhile
             except Exception:  # noqa: BLE001 - counted against the model
-                heard.append((model.id, False, 0.0))
+                heard.append((model.id, [0, 1, 0.0, 0.0, 0, 0]))
             else:
-                heard.append((model.id, True, (time.perf_counter() - start) * 1000))
+                heard.append((model.id, [1, 0, ms, ms * ms, 1, int(agreed)]))
         return heard
 
-    def _asked(self, done: asyncio.Future[list[tuple[str, bool, float]]]) -> None:
+    def _asked(self, done: asyncio.Future[list[tuple[str, list[float]]]]) -> None:
         self._asking -= 1
         if done.cancelled():
             return
-        for id, answered, ms in done.result():
-            tally = self._traffic.setdefault(id, [0, 0, 0.0])
-            tally[0 if answered else 1] += 1
-            tally[2] += ms
+        for id, more in done.result():
+            tally = self._traffic.setdefault(id, _nothing())
+            for i, figure in enumerate(more):
+                tally[i] += figure
         self._schedule()
+
+    def _meet(self, experiment: str, arm: str, unit: str) -> None:
+        """Have it written down, once, which arm of an experiment a unit met. The unit itself is not written."""
+        if experiment != self._experiment:
+            self.expose()
+            self._experiment, self._met = experiment, set()
+        unit = blake2b(f"{experiment}\0{unit}".encode(), digest_size=12).hexdigest()
+        if unit in self._met:
+            return
+        if len(self._met) >= _MET:  # the ledger keeps what a unit met first
+            self._met.clear()
+        self._met.add(unit)
+        self._exposed[unit] = arm
+        if not self._exposing:
+            self._exposing = True
+            asyncio.get_running_loop().call_later(_EXPOSE, self.expose)
+
+    def expose(self) -> None:
+        """Hand exposures over to be written."""
+        self._exposing = False
+        units, self._exposed = self._exposed, {}
+        if units:
+            self._aside.submit(self._write_exposures, self._experiment, units)
+
+    def _write_exposures(self, experiment: str, units: dict[str, str]) -> None:
+        try:
+            self.loop.ledger.expose(experiment, units)
+        except Exception:
+            log.exception(
+                "%d exposures of %s could not be written down; they are when the units come again",
+                len(units),
+                experiment,
+            )
+            self._met -= units.keys()
+
+
+def _nothing() -> list[float]:
+    return [0, 0, 0.0, 0.0, 0, 0]
 
 
 def at_place(error: EvergreenError, i: int) -> EvergreenError:

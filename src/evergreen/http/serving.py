@@ -124,6 +124,7 @@ class Serving:
         self.outbox.stop()
         for desk in self.desks.values():
             desk.flush()
+            desk.expose()
         self.intake.stop()
         self.audit.stop()
         self.pool.shutdown()

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 
 from evergreen.core.loop import Loop
-from evergreen.core.records import Model, Run
-from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ModelState
+from evergreen.core.records import Experiment, Model, Run
+from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ExperimentState, ModelState
 
 _SCOPE = "retained"
 
@@ -37,7 +37,7 @@ def needed(models: Sequence[Model], keep: int, former: int, bases: frozenset[str
     """Return the ids of the versions whose files stay; `models` newest first. Pure.
 
     That is: whatever is not judged yet, on its way or in service; the last `former` champions, to go back to; what
-    open runs compare with (`bases`); and of all but the champion the newest `keep`.
+    open runs compare with or an experiment needs (`bases`); and of all but the champion the newest `keep`.
     """
     at_work = {ModelState.CANDIDATE, *ON_THE_WAY, *IN_SERVICE}
     retired = [m for m in models if m.state is ModelState.RETIRED]
@@ -66,7 +66,10 @@ def _seen(loop: Loop, keep: int) -> str:
 
 
 def _bases(loop: Loop) -> frozenset[str]:
-    return frozenset(run.base for run in loop.ledger.find(Run, loop.name, *OPEN_RUNS) if run.base)
+    """Return what open runs compare with, and the arms of the experiment that is running."""
+    compared = [run.base for run in loop.ledger.find(Run, loop.name, *OPEN_RUNS) if run.base]
+    running = loop.ledger.last(Experiment, loop.name, ExperimentState.RUNNING)
+    return frozenset([*compared, *(arm.model for arm in (running.parties if running else ()))])
 
 
 def _delete(loop: Loop, model: Model, keep: int) -> None:

@@ -198,12 +198,23 @@ class Control(Paper, frozen=True, kw_only=True):
 
 
 class Ack(Paper, frozen=True, kw_only=True):
-    """`ack.json`: the job of this opening is over."""
+    """`ack.json`: the job of this opening is over, and so is every one of an attempt before."""
 
     opening: str
+    attempt: int = 0
     state: str  #: done, failed, cancelled or over
     mark: str = ""  #: the attempt that counted, if one did
     why: str = ""
+
+    def closes(self, job: Job) -> bool:
+        """Say whether it is this job that is over; a slow writer may have put an older `job.json` back.
+
+        >>> Ack(opening="new", attempt=2, state="done").closes(
+        ...     Job(ticket=Ticket("r", "l", 1, {}, "d", "o"), opening="old", created=0, lease_s=9, beat_s=1, poll_s=1)
+        ... )
+        True
+        """
+        return self.opening == job.opening or self.attempt > job.ticket.attempt
 
 
 P = TypeVar("P", bound=Paper)

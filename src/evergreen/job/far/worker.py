@@ -204,7 +204,7 @@ class Worker:
             if job is None or job.ticket.run != run or (self.terms.loops and job.ticket.loop not in self.terms.loops):
                 continue
             ack = protocol.read(self._store, keys.ack, Ack)
-            if ack is not None and ack.opening == job.opening:
+            if ack is not None and ack.closes(job):
                 self._closed[run] = self._looks
                 continue
             self._closed.pop(run, None)

@@ -1,6 +1,19 @@
 """Stage 6. A passed model takes over step by step, or is taken back."""
 
+from evergreen.stages.rollout.experiments import experiment, report, stop
 from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
-__all__ = ["WELCOME", "Step", "advance", "decide", "find", "promote", "rollback", "unfit"]
+__all__ = [
+    "WELCOME",
+    "Step",
+    "advance",
+    "decide",
+    "experiment",
+    "find",
+    "promote",
+    "report",
+    "rollback",
+    "stop",
+    "unfit",
+]

@@ -10,7 +10,8 @@ from evergreen.core.errors import Conflict, InvalidInput, NotFound, Stale, Unava
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model
-from evergreen.core.states import ON_THE_WAY, ModelState
+from evergreen.core.states import ON_THE_WAY, ExperimentState, ModelState
+from evergreen.stages.rollout import experiments
 from evergreen.stages.rollout.evidence import Watch, weigh
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
@@ -23,6 +24,8 @@ WELCOME = (*ON_THE_WAY, ModelState.RETIRED)
 def advance(loop: Loop) -> None:
     """Move the newest model on its way by at most one step; older ones on the way make room for it."""
     _watch_champion(loop)
+    if _experimenting(loop):
+        return  # the traffic is dealt out; what has passed the gate waits
     on_the_way = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
     for overtaken in on_the_way[:-1]:
         _take_back(loop, overtaken, f"overtaken by v{on_the_way[-1].version}")
@@ -82,6 +85,7 @@ def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False)
                 f"v{version} is {model.state.replace('_', ' ')}: it did not pass the gate or was taken back",
                 hint="Use force, with a reason, to make it champion all the same.",
             )
+        experiments.end(loop, because=f"{by} promoted v{version}")
         for other in loop.ledger.find(Model, loop.name, *ON_THE_WAY):
             if other.id != model.id:
                 _take_back(loop, other, f"overtaken: {by} promoted v{version}")
@@ -97,6 +101,8 @@ def rollback(loop: Loop, *, by: str, why: str) -> Model:
     said = f"rolled back by {by}" + (f": {why}" if why.strip() else "")
     with loop.ledger.together():
         champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
+        if experiments.end(loop, because=said) is not None and champion is not None:
+            return champion
         challengers = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
         if challengers and champion is not None:
             for model in challengers:
@@ -139,7 +145,21 @@ def _watch_champion(loop: Loop) -> None:
             _put_back(loop, champion, former, why)
 
 
+def _experimenting(loop: Loop) -> bool:
+    """Look at the experiment; make its winner champion where that was asked for. Says whether it goes on."""
+    found, standing = experiments.look(loop)
+    if found is None or standing is None:
+        return False
+    if found.state is ExperimentState.RUNNING:
+        return True
+    if found.state is ExperimentState.ENDED and found.promote and standing.winner is not None:
+        promote(loop, standing.winner, by="rollout", why=standing.because, force=True)
+        return True
+    return False
+
+
 def _put_back(loop: Loop, champion: Model, former: Model, because: str) -> Model:
+    experiments.end(loop, because=f"the champion was taken back: {because}")
     _take_back(loop, champion, because)
     _count_anew(loop, former)
     return loop.ledger.move(former, ModelState.CHAMPION, by="rollout", because=because, share=1.0, since=loop.now())

@@ -13,9 +13,9 @@ from threading import Lock
 
 from evergreen.core.errors import Corrupt, InvalidInput, NoModel, PredictionFailed, Unavailable
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Model
-from evergreen.core.states import IN_SERVICE, ModelState
-from evergreen.stages.serve.router import dial
+from evergreen.core.records import Experiment, Json, Model
+from evergreen.core.states import IN_SERVICE, ExperimentState, ModelState
+from evergreen.stages.serve.router import choose, dial
 from evergreen.stages.serve.slot import Slot
 
 #: How long a model stays loaded that was to come into service and has not.
@@ -33,6 +33,24 @@ class Answer:
     model: Model
     failed: Sequence[str] = ()  #: ids of models that raised before this one answered
     shadows: Sequence[Model] = ()  #: models that are to be asked too, where nobody waits
+    exposed: tuple[str, str] | None = None  #: the experiment the unit is in, and the arm it is to meet
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An experiment: which arm meets which units. An arm that is out has no slot; the champion answers for it."""
+
+    id: str
+    home: str  #: what the champion's arm is called
+    arms: tuple[tuple[str, float, Slot | None], ...]  #: name, share, slot
+
+    def arm(self, unit: str) -> tuple[Slot | None, tuple[str, str] | None]:
+        """Return who is to answer a unit, if not the champion, and the exposure to write down."""
+        at = choose(self.id, unit, [share for _, share, _ in self.arms])
+        if at is None:
+            return None, (self.id, self.home)
+        name, _, slot = self.arms[at]
+        return slot, None if slot is None else (self.id, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +61,14 @@ class Lineup:
     canary: Slot | None = None
     shadows: tuple[Slot, ...] = ()
     spare: tuple[Slot, ...] = ()  #: former champions, kept warm
+    split: Split | None = None  #: the experiment that is running
 
     @property
     def slots(self) -> list[Slot]:
         """Everything that is loaded."""
         first = [s for s in (self.champion, self.canary) if s is not None]
-        return [*first, *self.shadows, *self.spare]
+        arms = [slot for _, _, slot in self.split.arms if slot is not None] if self.split else []
+        return [*first, *self.shadows, *(s for s in self.spare if s not in arms), *arms]
 
 
 class Live:
@@ -98,7 +118,7 @@ class Live:
         error: Exception | None = None
         with self._lock:
             lineup = self._lineup
-            order = self._order(lineup, unit)
+            order, exposed = self._order(lineup, unit)
             for slot in order:
                 slot.enter()
         try:
@@ -111,7 +131,7 @@ class Live:
                     failed.append(slot.model.id)
                     error = e
                     continue
-                return Answer(value, output, slot.model, failed, [s.model for s in lineup.shadows])
+                return Answer(value, output, slot.model, failed, [s.model for s in lineup.shadows], exposed)
         finally:
             for slot in order:
                 slot.leave()
@@ -146,13 +166,16 @@ class Live:
                 slot.retire()
 
     @staticmethod
-    def _order(lineup: Lineup, unit: str) -> list[Slot]:
-        """Say who is to answer, and who stands in."""
+    def _order(lineup: Lineup, unit: str) -> tuple[list[Slot], tuple[str, str] | None]:
+        """Say who is to answer, and who stands in; and what a unit in an experiment is exposed to."""
         sure = [s for s in (lineup.champion, *lineup.spare) if s is not None]
         canary = lineup.canary
         if canary is not None and (not sure or dial(canary.model.id, unit) < canary.model.share):
-            return [canary, *sure]
-        return sure
+            return [canary, *sure], None
+        if lineup.split is None or lineup.champion is None:
+            return sure, None
+        slot, exposed = lineup.split.arm(unit)
+        return ([*sure] if slot is None else [slot, *(s for s in sure if s is not slot)]), exposed
 
     def _wanted(self) -> Lineup:
         """Return the line-up that the ledger asks for, loading what is not loaded yet."""
@@ -161,7 +184,9 @@ class Live:
         canary: Slot | None = None
         shadows: list[Slot] = []
         wanted = self._loop.ledger.find(Model, self._loop.name, *IN_SERVICE)
-        for id_ in self.broken.keys() - {m.id for m in wanted}:
+        experiment = self._loop.ledger.last(Experiment, self._loop.name, ExperimentState.RUNNING)
+        arms = {arm.model for arm in experiment.parties} if experiment else set()
+        for id_ in self.broken.keys() - {m.id for m in wanted} - arms:
             self.broken.pop(id_, None)
         for model in wanted:
             slot = self._slot(model, loaded)
@@ -175,7 +200,17 @@ class Live:
                 canary = slot
             else:
                 shadows.append(slot)
-        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion))
+        split = None if experiment is None else self._split(experiment, loaded)
+        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion), split)
+
+    def _split(self, experiment: Experiment, loaded: dict[str, Slot]) -> Split:
+        """Load the arms of an experiment."""
+        home, *others = experiment.parties
+        arms = []
+        for arm in others:
+            slot = None if arm.out else self._slot(self._loop.ledger.get(Model, arm.model), loaded)
+            arms.append((f"v{arm.version}", arm.share, slot))
+        return Split(experiment.id, f"v{home.version}", tuple(arms))
 
     def _spare(self, loaded: dict[str, Slot], champion: Slot | None) -> tuple[Slot, ...]:
         """Keep the newest former champions warm; also to answer while the champion cannot be loaded."""
@@ -217,7 +252,8 @@ class Live:
         if failed is not None and self._loop.now() - failed < RETRY:
             return None
         try:
-            return self._load(model)
+            slot = loaded[model.id] = self._load(model)
+            return slot
         except Exception as e:  # noqa: BLE001 - told in the health report; the others serve on
             self.broken[model.id] = f"v{model.version}: {e}"
             self._failed[model.id] = self._loop.now()

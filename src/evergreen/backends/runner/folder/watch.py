@@ -110,6 +110,7 @@ class Watch:
             self._book.change(row, msgspec.structs.replace(row, closed=over, state=row.state or "cancelled"))
             return True
         self._publish(row)
+        self._put_right(row)
         if row.state:
             return self._finish(row)
         if self.pace.mode == "direct":
@@ -134,6 +135,13 @@ class Watch:
                 self._store.write(key, data)
                 self._published[key] = data
 
+    def _put_right(self, row: Row) -> None:
+        """See whether the watch of an attempt before, slow or in another process, has put its own `job.json` back."""
+        there = None if row.closed else protocol.read(self._store, self._keys.job, Job)
+        if there is not None and there.ticket.attempt < row.ticket.attempt:
+            self._published.pop(self._keys.job, None)
+            self._publish(row)
+
     def _papers(self, row: Row) -> Sequence[tuple[str, Paper]]:
         keys, pace = self._keys, self.pace
         said: list[tuple[str, Paper]] = [
@@ -153,7 +161,13 @@ class Watch:
         )
         said.append((keys.job, job))  # also of what is over: an ack is heeded by its opening
         if row.closed:
-            return [*said, (keys.ack, Ack(opening=row.opening, state=row.closed, mark=row.mark, why=row.why))]
+            return [
+                *said,
+                (
+                    keys.ack,
+                    Ack(opening=row.opening, attempt=row.ticket.attempt, state=row.closed, mark=row.mark, why=row.why),
+                ),
+            ]
         if row.mark and row.cancelled:
             said.append((keys.control(row.mark), Control(what="cancel", why="somebody asked to stop it")))
         if row.mark and pace.mode == "grant":
