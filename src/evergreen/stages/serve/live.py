@@ -15,6 +15,7 @@ from evergreen.core.errors import Corrupt, InvalidInput, NoModel, PredictionFail
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model
 from evergreen.core.states import IN_SERVICE, ModelState
+from evergreen.stages.serve.generation import Generation
 from evergreen.stages.serve.router import dial
 from evergreen.stages.serve.slot import Slot
 
@@ -33,6 +34,7 @@ class Answer:
     model: Model
     failed: Sequence[str] = ()  #: ids of models that raised before this one answered
     shadows: Sequence[Model] = ()  #: models that are to be asked too, where nobody waits
+    generation: int = 0  #: of the line-up that answered: see `Generation`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Lineup:
     canary: Slot | None = None
     shadows: tuple[Slot, ...] = ()
     spare: tuple[Slot, ...] = ()  #: former champions, kept warm
+    generation: int = 0  #: the same in every process for the same line-up, and rising
 
     @property
     def slots(self) -> list[Slot]:
@@ -59,6 +62,7 @@ class Live:
         self._lock = Lock()  # choosing a slot and entering it is one act: no swap comes between
         self._loading = Lock()  # one refresh at a time
         self._lineup = Lineup()
+        self._generation = Generation(loop)
         self._warm: dict[str, tuple[Slot, datetime]] = {}  # loaded and not in the line-up: since when
         self._former: tuple[tuple[str, datetime | None], Sequence[Model]] | None = None
         self._failed: dict[str, datetime] = {}
@@ -88,6 +92,10 @@ class Live:
             if model.id not in self._loaded():
                 self._load(model)
 
+    def holds(self, model: str) -> bool:
+        """Say whether a model is loaded, by its id."""
+        return model in self._loaded()
+
     def answer(self, value: Json, unit: str) -> Answer:
         """Answer one request. A challenger that fails is covered by the champion, a champion by its predecessor.
 
@@ -111,7 +119,8 @@ class Live:
                     failed.append(slot.model.id)
                     error = e
                     continue
-                return Answer(value, output, slot.model, failed, [s.model for s in lineup.shadows])
+                shadows = [s.model for s in lineup.shadows] if lineup.shadows else ()
+                return Answer(value, output, slot.model, failed, shadows, lineup.generation)
         finally:
             for slot in order:
                 slot.leave()
@@ -156,6 +165,15 @@ class Live:
 
     def _wanted(self) -> Lineup:
         """Return the line-up that the ledger asks for, loading what is not loaded yet."""
+        generation = self._generation.read()
+        while True:
+            lineup = self._read(generation)
+            now = self._generation.read()
+            if now == generation:
+                return lineup
+            generation = now  # it was changed while we read
+
+    def _read(self, generation: int) -> Lineup:
         loaded = self._loaded()
         champion: Slot | None = None
         canary: Slot | None = None
@@ -175,7 +193,7 @@ class Live:
                 canary = slot
             else:
                 shadows.append(slot)
-        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion))
+        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion), generation)
 
     def _spare(self, loaded: dict[str, Slot], champion: Slot | None) -> tuple[Slot, ...]:
         """Keep the newest former champions warm; also to answer while the champion cannot be loaded."""
