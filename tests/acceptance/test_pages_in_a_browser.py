@@ -53,7 +53,7 @@ def browsing(size: str, scheme: str = "light") -> Iterator[tuple[Any, list[str]]
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page_fits_and_is_quiet(parima: Path, size: str) -> None:
     with serving(parima) as server, browsing(size) as (page, complaints):
-        for path in ("/", "/loops/parima", "/loops/parima/models/1", "/login", "/docs"):
+        for path in ("/", "/loops/parima", "/loops/parima/models/1", "/loops/parima/models/2/gate", "/login", "/docs"):
             answer = page.goto(server.url + path)
             assert answer.status == 200
             page.wait_for_timeout(200)

@@ -39,6 +39,7 @@ API = {
     "GET /api/{loop}/status": (APP, 200),
     "GET /api/{loop}/models": (APP, 200),
     "GET /api/{loop}/rollout": (APP, 200),
+    "GET /api/{loop}/drift": (APP, 200),
     "GET /api/{loop}/history": (APP, 200),
     "GET /metrics": (APP, 200),
     "POST /api/{loop}/train": (OPERATOR, 400),
@@ -54,6 +55,7 @@ PAGES = {
     "GET /": (APP, 200),
     "GET /loops/{name}": (APP, 200),
     "GET /loops/{name}/models/{v}": (APP, 404),
+    "GET /loops/{name}/models/{v}/gate": (APP, 404),
     "POST /loops/{name}/train": (OPERATOR, 404),  # forms are sent about a loop that is not there: they change nothing
     "POST /loops/{name}/promote": (OPERATOR, 404),
     "POST /loops/{name}/rollback": (OPERATOR, 404),

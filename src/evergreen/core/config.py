@@ -282,6 +282,8 @@ class HttpConfig(Section):
     """Address to listen on."""
     port: int = Field(5001, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    processes: int = Field(1, ge=1, le=64)
+    """Server processes that share the port; all change version together. About one for each core is enough."""
     cors: tuple[str, ...] = ()
     """Origins of browsers' pages that may predict, collect and read; "*" for all."""
     hosts: tuple[str, ...] = ()

@@ -154,18 +154,26 @@ class Hot:
         if "inputs" in asked:
             return await self._many(desk, asked)
         value: Json = asked  # the features themselves, if it does not say `input`
-        id = unit = subject = None
+        id = unit = session = subject = None
         consent = False
         if "input" in asked:
             value, consent = asked["input"], asked.get("consent") is True
             id, unit, subject = _text(asked, "id"), _text(asked, "unit"), _text(asked, "subject")
+            session = _text(asked, "session")
         if not id:
             id = self._serving.ids.new()
-        (given,) = await desk.predict([value], [id], unit=unit, subject=subject, consent=consent)
+        (given,) = await desk.predict([value], [id], unit=unit, session=session, subject=subject, consent=consent)
         mark, version = self._mark(given.model)
+        generation = b"%d" % given.generation
         out = _encode({"id": id, "output": given.output, "model": mark})
         desk.meter.took(time.perf_counter() - start)
-        return 200, out, [_JSON, (b"content-length", b"%d" % len(out)), (b"x-model-version", version)]
+        head = [
+            _JSON,
+            (b"content-length", b"%d" % len(out)),
+            (b"x-model-version", version),
+            (b"x-model-generation", generation),
+        ]
+        return 200, out, head
 
     async def _many(self, desk: Desk, asked: dict[str, Json]) -> Reply:
         start = time.perf_counter()
@@ -177,6 +185,7 @@ class Hot:
             values,
             ids,
             unit=_text(asked, "unit"),
+            session=_text(asked, "session"),
             subject=_text(asked, "subject"),
             consent=asked.get("consent") is True,
         )

@@ -118,7 +118,13 @@ def _good(e: Endpoint, known: dict[str, Any]) -> dict[str, Any]:
     schema = _any(e.gives, known) if e.gives else {"type": "string"}
     answer: dict[str, Any] = {"description": e.summary, "content": {e.media: {"schema": schema}}}
     if e.path == "/api/{loop}/predict":
-        answer["headers"] = {"x-model-version": {"schema": {"type": "integer"}, "description": "Who answered."}}
+        answer["headers"] = {
+            "x-model-version": {"schema": {"type": "integer"}, "description": "Who answered."},
+            "x-model-generation": {
+                "schema": {"type": "integer"},
+                "description": "Rises whenever other models come into service; the same in every server process.",
+            },
+        }
     return answer
 
 

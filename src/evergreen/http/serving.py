@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from evergreen.core.records import Json, Model, Sample
 from evergreen.http.audit import Audit, Line
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
 from evergreen.http.desk import Desk
+from evergreen.http.follower import Follower
 from evergreen.http.metrics import History
 from evergreen.http.origins import Origins, loopback
 from evergreen.http.rates import Rates, neighbourhood
@@ -35,7 +37,7 @@ from evergreen.outbox import Outbox
 from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
-from evergreen.worker import Clock
+from evergreen.worker import Clock, holder
 
 log = logging.getLogger("evergreen.http")
 
@@ -53,7 +55,8 @@ class Timekeeper(Protocol):
 class Serving:
     """One running server. Give it to routes; everything they may touch hangs on it."""
 
-    def __init__(self, project: Project, *, host: str | None = None) -> None:
+    def __init__(self, project: Project, *, host: str | None = None, id: str | None = None) -> None:
+        self.ids = Ids()
         self.project = project
         self.config: Config = project.config
         http = self.config.http
@@ -82,6 +85,8 @@ class Serving:
         self.outbox = Outbox(project)
         #: Lines of history, counted for whoever asks for figures.
         self.happened = History()
+        #: Keeps this process in step with others that serve the same ledger.
+        self.follower = Follower(project.ledger, self.lives, self.refresh, id=id or self.ids.new(), holder=holder())
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
@@ -93,7 +98,6 @@ class Serving:
         self.troubles: dict[str, str] = {}
         #: Set when the server is to end: whoever keeps a connection open should close it.
         self.closing = threading.Event()
-        self.ids = Ids()
         self._anonymous = None if http.anonymous is None else Role.named(http.anonymous)
         self._refreshing = threading.Lock()
 
@@ -111,7 +115,7 @@ class Serving:
         """Load what is in service and begin to write and to tick (blocking)."""
         self.keys.read()
         self.happened.read(self)
-        self.refresh()
+        self.follower.start()
         self.intake.start()
         self.audit.start()
         self.outbox.start()
@@ -122,6 +126,7 @@ class Serving:
         self.closing.set()
         self.clock.stop()
         self.outbox.stop()
+        self.follower.stop()
         for desk in self.desks.values():
             desk.flush()
             desk.expose()
@@ -152,9 +157,9 @@ class Serving:
         return await asyncio.to_thread(fn, *args, **kw)
 
     async def act(self, fn: Callable[..., T], *args: Any, **kw: Any) -> T:
-        """Run a change in a thread; when this returns, no request is answered by what was before it.
+        """Run a change in a thread; when this returns, no request is answered by what was before it, in any process.
 
-        For `engine.promote` the model is loaded first, so that the swap itself takes no time.
+        For `engine.promote` the model is loaded everywhere first, so that the swap itself takes no time.
         """
         return await asyncio.to_thread(self._act, partial(fn, *args, **kw))
 
@@ -170,17 +175,22 @@ class Serving:
         return await self.receipts.store(name, samples)
 
     def _act(self, change: partial[T]) -> T:
-        if change.func is engine.promote:
-            self._warm(*change.args, **change.keywords)
-        result = change()
+        before = self.follower.generations()
+        with self._prepared(change):
+            result = change()
         self.refresh()
         self.clock.wake()
+        self.follower.settled(before)
         return result
 
-    def _warm(self, loop: Loop, version: int, **_: Any) -> None:
+    def _prepared(self, change: partial[Any]) -> AbstractContextManager[None]:
+        return self._promoted(*change.args, **change.keywords) if change.func is engine.promote else nullcontext()
+
+    def _promoted(self, loop: Loop, version: int, **_: Any) -> AbstractContextManager[None]:
         for model in loop.ledger.find(Model, loop.name):
             if model.version == version:
-                self.lives[loop.name].warm(model)
+                return self.follower.prepared(loop.name, model)
+        return nullcontext()  # it does not exist: the change itself says so
 
     # Who may do what
 

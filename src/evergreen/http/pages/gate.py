@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,9 +148,14 @@ line, path { fill: none; } .grid { stroke: #e4ded1; } .zero { stroke: #1c2620; }
 </style>"""
 
 
+#: What XML cannot hold, and a column may.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
 def _alone(svg: Markup) -> str:
     head, _, rest = str(svg).partition(">")
-    return f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'
+    drawn = f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'
+    return _CONTROL.sub(" ", drawn)
 
 
 def _decisive(f: Mapping[str, Any]) -> Mapping[str, Any]:

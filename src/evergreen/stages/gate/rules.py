@@ -117,6 +117,9 @@ def _limits(rules: GateConfig, case: Case) -> str:
     for metric, scores in [*case.candidate.items(), *case.champion.items()]:
         if not all(map(isfinite, scores)):
             return f"a figure of {metric} is not a number"
+    told = [*case.candidate.values(), *case.slices.values(), *(t for t in (case.groups, case.strata) if len(t))]
+    if len({len(column) for column in told}) > 1:
+        return "what was measured has not one figure and one part for each row"
     return ""
 
 

@@ -94,12 +94,15 @@ def bootstrap(
     pulls = np.concatenate(drawn.influence)
     if drawn.standard_error == 0.0 or float(np.ptp(np.asarray(values))) == 0.0:
         return Interval(drawn.mean, drawn.mean, drawn.mean)
-    if _turned(drawn):
+    lean = _lean(drawn)
+    if lean < 0:
         back = bootstrap([-v for v in values], confidence, seed, groups=groups, strata=strata)
         return Interval(-back.mean, -back.high, -back.low)
     tail = (1 - confidence) / 2
     times = min(_MOST, max(RESAMPLES, ceil(_BEYOND / tail)))
     means = _resampled_means(drawn, np.random.default_rng(seed), times)
+    if lean == 0:  # to neither side: what was drawn turned round is as likely
+        means = np.concatenate([means, -means])
     below = (float((means < drawn.mean).mean()) + float((means <= drawn.mean).mean())) / 2
     bias = _NORMAL.inv_cdf(min(max(below, 1 / times), 1 - 1 / times))
     acceleration = float((pulls**3).sum()) / (6 * float((pulls**2).sum()) ** 1.5)
@@ -112,10 +115,9 @@ def bootstrap(
     return Interval(drawn.mean, ends[0], ends[1])
 
 
-def _turned(drawn: Drawn) -> bool:
-    """Say whether signs are to be turned first, so that chance treats both models alike."""
-    skew = sum(float((s**3).sum()) for s, _ in drawn.units)
-    return drawn.mean < 0 or (drawn.mean == 0 and skew < 0)
+def _lean(drawn: Drawn) -> float:
+    """Say to which side figures lean; they are turned to lean up, so that chance treats both models alike."""
+    return drawn.mean or sum(float((sums**3).sum()) for sums, _ in drawn.units)
 
 
 def _resampled_means(drawn: Drawn, rng: Generator, times: int) -> NDArray[Any]:
