@@ -20,6 +20,7 @@ NAMES = (
     "drift",
     "protocol",
     "takeover",
+    "experiments",
 )
 
 

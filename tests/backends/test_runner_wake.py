@@ -73,7 +73,7 @@ def test_one_that_runs_is_not_started_again(tmp_path: Path) -> None:
 
 
 def test_what_it_says_when_it_fails_is_passed_on(tmp_path: Path) -> None:
-    wake = waker(tmp_path, Time(), "print('first'); sys.exit('no quota for a T4')")
+    wake = waker(tmp_path, Time(), "print('first', flush=True); sys.exit('no quota for a T4')")
     assert until(wake, "ended with 1").endswith("ended with 1: no quota for a T4")
 
 

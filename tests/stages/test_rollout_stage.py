@@ -240,7 +240,7 @@ def test_evidence_makes_a_better_one_champion_whatever_its_share(open_loop: Open
     said = [e.because for e in loop.ledger.find(Event, "l") if e.to == "champion"][-1]
     assert said == (
         "it is not worse by more than 2 points: 80.0 % of 200 judged answers right, the champion's 60.0 % of 200; "
-        "+7.4 points or more with 95 % certainty"
+        "+7.1 points or more with 95 % certainty"
     )
 
 

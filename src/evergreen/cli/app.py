@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from evergreen.cli import audit, borrowed, data, doctor, keys, loops, models, notify, project, uploads, worker
+from evergreen.cli import (
+    audit,
+    borrowed,
+    data,
+    doctor,
+    experiments,
+    keys,
+    loops,
+    models,
+    notify,
+    project,
+    uploads,
+    worker,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +50,7 @@ def evergreen(
 _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Project": (project.init, project.up, project.demo, doctor.doctor),
     "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
-    "Models": (models.models, models.promote, models.rollback, models.evaluate),
+    "Models": (models.models, models.promote, models.rollback, experiments.experiment, models.evaluate),
     "Far side": (worker.worker, borrowed.notebook, borrowed.colab),
     "Data": (data.collect, uploads.upload, uploads.uploads),
 }

@@ -173,7 +173,7 @@ class EvidenceConfig(Section):
     """Outcomes of each variant before the asymptotic evidence counts."""
     harm: float = Field(0.1, gt=0)
     """The loss, in units of the metric, that is to be found soonest; looked for from the first outcome."""
-    harm_alpha: float = Field(0.15, gt=0, lt=1)
+    harm_alpha: float = Field(0.18, gt=0, lt=1)
     """Chance that a model is taken back which is no worse than the champion."""
     deadline: Duration | None = timedelta(days=7)
     """How long to wait for evidence, from the first share of the traffic."""

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, shapes
+from evergreen.http import api, experiments, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
@@ -137,6 +137,36 @@ ENDPOINTS = (
         gives=(shapes.ModelOut,),
         errors=(409, 500),
         example={"why": "users complain"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/experiment",
+        experiments.start_experiment,
+        Role.OPERATOR,
+        "Put versions beside the champion, each before a share of the units, until evidence or a deadline ends it.",
+        takes=(experiments.Experiment,),
+        gives=(experiments.ExperimentOut,),
+        status=201,
+        errors=(409,),
+        example={"versions": [3, 4], "shares": [0.2, 0.2], "why": "two candidates", "deadline": "7d"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/{loop}/experiment/stop",
+        experiments.stop_experiment,
+        Role.OPERATOR,
+        "End the experiment that is running.",
+        takes=(shapes.Because,),
+        gives=(experiments.ExperimentOut,),
+        example={"why": "enough was seen"},
+    ),
+    Endpoint(
+        "GET",
+        "/api/{loop}/experiment",
+        experiments.experiment,
+        Role.APP,
+        "How the newest experiment stands: who was exposed, estimates with intervals, what follows.",
+        gives=(experiments.ExperimentOut,),
     ),
     Endpoint(
         "GET", "/api/{loop}/training/status", api.status, Role.APP, "Where the loop stands.", gives=(dict[str, Any],)

@@ -32,6 +32,13 @@ _MODELS = {
 }
 
 
+_EXPERIMENTS = {
+    "running": ("Experiment started", "canary"),
+    "frozen": ("Experiment frozen", "failed"),
+    "ended": ("Experiment ended", "good"),
+}
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of history."""
@@ -56,6 +63,8 @@ def line(event: Event, facts: Facts) -> Line:
         title, shape = f"{words.version(version) if version else 'A model'} {_MODELS[to]}{_share(event)}", to
     elif kind == "run" and to in _RUNS:
         title, shape = _RUNS[to]
+    elif kind == "experiment" and to in _EXPERIMENTS:
+        title, shape = _EXPERIMENTS[to]
     elif kind == "dataset":
         data = facts.datasets.get(id)
         title, shape = f"Dataset {words.version(data.version)} frozen" if data else "Dataset frozen", "good"

@@ -12,8 +12,9 @@ from evergreen.core.config import LoopConfig
 from evergreen.core.errors import NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Counts, Ledger, Tally
-from evergreen.core.records import Dataset, Event, Model, Reject, Run
+from evergreen.core.records import Dataset, Event, Experiment, Model, Reject, Run
 from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ModelState
+from evergreen.stages import rollout
 
 #: As many versions as a chart shows.
 VERSIONS = 40
@@ -40,6 +41,8 @@ class Facts:
     events: Sequence[Event] = ()  #: newest first
     older: bool = False  #: there are events before these
     rejects: Sequence[Reject] = ()
+    evidence: str = ""  #: what live traffic shows of the model on its way, where that decides
+    experiment: Mapping[str, Any] | None = None  #: the newest, as `rollout.report` tells of it
 
 
 def card(loop: Loop) -> Facts:
@@ -51,7 +54,12 @@ def page(loop: Loop, before: int | None = None) -> Facts:
     """Read what a loop's own page shows; `before` is the seq that the history shall end at."""
     events = history(loop.ledger, loop.name, before, LINES + 1)
     return _facts(
-        loop, events=events[:LINES], older=len(events) > LINES, rejects=loop.ledger.rejects(loop.name, limit=10)
+        loop,
+        events=events[:LINES],
+        older=len(events) > LINES,
+        rejects=loop.ledger.rejects(loop.name, limit=10),
+        evidence=rollout.stands(loop),
+        experiment=rollout.report(loop) if loop.ledger.last(Experiment, loop.name) is not None else None,
     )
 
 

@@ -25,6 +25,7 @@ from evergreen.http.pages import assembly, gate, reading, reports, views, words
 from evergreen.http.pages.live import Pulse
 from evergreen.http.pages.render import Renderer, Visitor
 from evergreen.http.ways import Endpoint, Way
+from evergreen.stages import rollout
 
 T = TypeVar("T")
 #: Rows of the table of models before "show all" is asked for.
@@ -74,7 +75,7 @@ def routes(serving: Serving) -> list[Way]:
         page("GET", "/loops/{name}/models/{v}/gate", pages.guarded(pages.gate), Role.APP, "Why the gate decided so."),
         *(
             page("POST", f"/loops/{{name}}/{verb}", pages.doing(verb), Role.OPERATOR, f"The form to {verb}.")
-            for verb in ("train", "promote", "rollback", "cancel")
+            for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
         ),
         page("GET", "/audit", pages.guarded(pages.audit), Role.ADMIN, "Who did what.", link="Audit log"),
         page("GET", "/login", pages.login, Role.NONE, "Asks for a key."),
@@ -178,6 +179,20 @@ class Pages:
             return "The training was cancelled."
         if not why:
             raise InvalidInput("a reason is needed: it goes into the history", field="why")
+        if verb == "experiment":
+            versions, shares = _numbers(form, "versions"), _numbers(form, "shares")
+            await act(
+                partial(engine.experiment, deadline=rollout.length(str(form.get("deadline", "")))),
+                loop,
+                [int(v) for v in versions],
+                shares,
+                by=by,
+                why=why,
+            )
+            return "The experiment has begun."
+        if verb == "stop":
+            await act(engine.stop, loop, by=by, why=why)
+            return "The experiment has ended: the champion answers all."
         if verb == "rollback":
             now = await act(engine.rollback, loop, by=by, why=why)
             return f"Rolled back: {words.version(now.version)} answers."
@@ -276,6 +291,14 @@ def local(path: str) -> str:
 
 def _root(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _numbers(form: FormData, field: str) -> list[float]:
+    """Read "3, 4" or "v3 v4". Raises `InvalidInput`."""
+    try:
+        return [float(x.removeprefix("v")) for x in str(form.get(field, "")).replace(",", " ").split()]
+    except ValueError:
+        raise InvalidInput(f"{field} are numbers, parted by commas", field=field) from None
 
 
 def _whole(text: str | None, field: str) -> int | None:

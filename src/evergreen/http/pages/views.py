@@ -296,6 +296,8 @@ def _left(m: Model, rules: RolloutConfig, facts: Facts) -> str:
     wants = [f"{words.span(left)} left"] if left > 0 else []
     if tally.answered < rules.min_answers:
         wants.append(f"{words.counted(rules.min_answers - tally.answered, 'answer')} wanted")
+    if facts.evidence and not any(m.share < s < 1 for s in rules.steps):
+        wants.append(f"evidence ({facts.evidence})")
     return f"In this step: {' and '.join(wants)}." if wants else "Ready for the next step."
 
 

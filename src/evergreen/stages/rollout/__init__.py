@@ -1,7 +1,7 @@
 """Stage 6. A passed model takes over step by step, or is taken back."""
 
-from evergreen.stages.rollout.experiments import experiment, report, stop
-from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback
+from evergreen.stages.rollout.experiments import experiment, length, report, stop
+from evergreen.stages.rollout.moving import WELCOME, advance, find, promote, rollback, stands
 from evergreen.stages.rollout.steps import Step, decide, unfit
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "decide",
     "experiment",
     "find",
+    "length",
     "promote",
     "report",
     "rollback",
+    "stands",
     "stop",
     "unfit",
 ]

@@ -60,10 +60,10 @@ def bet(so_far: Wager, first: Hits, second: Hits, *, gap: float, null: float = 0
 
 
 def _alternative(so_far: Wager, apart: float) -> tuple[float, float]:
-    """Return two rates that far apart, around the one seen so far (with one hit and one miss added)."""
+    """Return two rates that far apart, whose mean over what was seen is the rate seen (one hit and one miss added)."""
     seen, right = so_far.first.n + so_far.second.n, so_far.first.right + so_far.second.right
-    centre = (right + 1) / (seen + 2)
-    return _inside(centre - apart / 2), _inside(centre + apart / 2)
+    centre, second = (right + 1) / (seen + 2), (so_far.second.n + 1) / (seen + 2)
+    return _inside(centre - apart * second), _inside(centre + apart * (1 - second))
 
 
 def _nearest(n1: int, n2: int, p1: float, p2: float, null: float) -> float:

@@ -14,6 +14,8 @@ from typing import Literal
 from evergreen.core.ports import Tally
 
 Metric = Literal["accuracy", "score"]
+#: No rate is taken to be nearer to 0 or 1.
+EDGE = 0.001
 #: The mixture's variance: the sequence is tightest at an effective size of 100 (200 of each variant) and alpha = 0.05.
 RHO2 = (-2 * log(0.1) + log(1 - 2 * log(0.1))) / 100
 
@@ -68,10 +70,12 @@ def sums(tally: Tally, metric: Metric) -> Sums:
     return Sums(tally.scored, tally.score, tally.score_sq, binary=False)
 
 
-def difference(steps: Sequence[tuple[Sums, Sums]]) -> Difference:
+def difference(steps: Sequence[tuple[Sums, Sums]], null: float = 0.0) -> Difference:
     """Return the difference (champion, challenger) within each step, averaged by size (Mantel and Haenszel, 1959).
 
-    Shares change between steps, and so may the world: what was is compared only with what was at the same time.
+    Shares change between steps, and so may the world: what was is compared only with what was at the same time. Of
+    hits and misses the variance is at least what it is where the difference is `null`, which is to be refuted: a
+    small share near 0 or 1 often has none yet (Farrington and Manning, 1990, who restrict it likewise).
 
     >>> d = difference([(Sums(100, 50, 50), Sums(100, 60, 60))])
     >>> round(d.estimate, 3), d.size, round(d.sigma, 2)
@@ -83,9 +87,19 @@ def difference(steps: Sequence[tuple[Sums, Sums]]) -> Difference:
             continue
         weight = a.n * b.n / (a.n + b.n)
         estimate += weight * (b.mean - a.mean)
-        variance += weight**2 * (a.variance / a.n + b.variance / b.n)
+        variance += weight**2 * max(a.variance / a.n + b.variance / b.n, _under(null, a, b))
         size += weight
     return Difference(estimate / size, size, variance / size**2) if size else Difference()
+
+
+def _under(null: float, a: Sums, b: Sums) -> float:
+    """Return the variance of the difference of two rates that differ by `null`, their mean being as observed."""
+    if not (a.binary and b.binary):
+        return 0.0
+    both = (a.total + b.total + 1) / (a.n + b.n + 2)
+    second = min(max(both + null * a.n / (a.n + b.n), EDGE), 1 - EDGE)
+    first = min(max(second - null, EDGE), 1 - EDGE)
+    return first * (1 - first) / a.n + second * (1 - second) / b.n
 
 
 def lower(found: Difference, alpha: float) -> float:

@@ -67,9 +67,9 @@ def weigh(rules: EvidenceConfig, watch: Watch, champion: Tally, challenger: Tall
     steps = [
         (_part(rules, before[0], after[0]), _part(rules, before[1], after[1])) for before, after in pairwise(marks)
     ]
-    found = difference(steps)
     ours, theirs = _total([b for _, b in steps]), _total([a for a, _ in steps])
     null = -rules.margin if rules.prove == "non_inferiority" else rules.margin
+    found = difference(steps, null)
     binary = rules.metric == "accuracy"
     if binary:
         us, them = _hits(ours), _hits(theirs)

@@ -7,12 +7,15 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Literal
 
+from evergreen.core.config import duration
 from evergreen.core.errors import Conflict, InvalidInput, NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.records import Arm, Experiment, Json, Model
 from evergreen.core.states import ExperimentState, ModelState
 from evergreen.stages.rollout.arms import Standing, markdown, stand
 
+#: No experiment is planned for longer.
+LONGEST = timedelta(days=3650)
 OPEN = (ExperimentState.RUNNING, ExperimentState.FROZEN)
 
 
@@ -80,6 +83,25 @@ def experiment(
             by=by,
             because=why,
         )
+
+
+def length(text: str | None) -> timedelta | None:
+    """Read a deadline, "12h" or "7d"; nothing is none. Raises `InvalidInput`.
+
+    >>> length("12h")
+    datetime.timedelta(seconds=43200)
+    """
+    if not text:
+        return None
+    try:
+        found = duration(text)
+    except OverflowError:
+        found = None
+    if not isinstance(found, timedelta) or not timedelta(0) < found <= LONGEST:
+        raise InvalidInput(
+            f"{text!r} is no length of time", field="deadline", hint="For example 12h or 7d, ten years at most."
+        )
+    return found
 
 
 def stop(loop: Loop, *, by: str, why: str) -> Experiment:

@@ -66,6 +66,17 @@ def _next(loop: Loop, model: Model, champion: Model | None) -> Step:
     return decide(rules, model, lately, now, beside=beside, shown=shown, began=watch.began)
 
 
+def stands(loop: Loop) -> str:
+    """Say what the evidence shows of the canary so far, where evidence decides; else nothing."""
+    rules = loop.config.rollout
+    canary = loop.ledger.last(Model, loop.name, ModelState.CANARY)
+    watch = watched(loop, canary) if canary is not None and rules.rule == "evidence" else None
+    if canary is None or watch is None:
+        return ""
+    tallies = loop.ledger.tally(watch.champion), loop.ledger.tally(canary.id)
+    return weigh(rules.evidence, watch, *tallies)[1].because
+
+
 def promote(loop: Loop, version: int, *, by: str, why: str, force: bool = False) -> Model:
     """Make a version champion now, on a person's word; what is on its way makes room for it.
 
