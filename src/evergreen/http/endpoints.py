@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, shapes
+from evergreen.http import api, outcomes, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
@@ -64,11 +64,12 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/api/{loop}/feedback",
-        api.feedback,
+        outcomes.feedback,
         Role.APP,
-        "Say what the right answer to a prediction would have been. A prediction is judged once.",
+        "Say what came of a prediction: what would have been right, or how well it did as a figure. The same twice "
+        "counts once, another label replaces the first.",
         takes=(shapes.Feedback,),
-        gives=(shapes.Stored,),
+        gives=(shapes.Joined,),
         errors=(503,),
         example={"id": "0190a3…", "label": "yes"},
     ),
