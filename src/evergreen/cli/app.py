@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evergreen.cli import audit, borrowed, data, doctor, keys, loops, models, project, uploads, worker
+from evergreen.cli import audit, borrowed, data, doctor, drift, keys, loops, models, project, uploads, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,7 @@ def evergreen(
 
 _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Project": (project.init, project.up, project.demo, doctor.doctor),
-    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
+    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history, drift.drift),
     "Models": (models.models, models.promote, models.rollback, models.evaluate),
     "Far side": (worker.worker, borrowed.notebook, borrowed.colab),
     "Data": (data.collect, uploads.upload, uploads.uploads),

@@ -74,6 +74,11 @@ async def status(serving: Serving, _: Request, loop: Loop) -> Response:
     return reply(await serving.run(observe.status, loop))
 
 
+async def drift(serving: Serving, _: Request, loop: Loop) -> Response:
+    """Say whether live traffic is still what the champion learnt from."""
+    return reply(await serving.run(observe.drift_report, loop))
+
+
 async def history(serving: Serving, request: Request, loop: Loop) -> Response:
     """Say what happened, and why."""
     limit, before = _number(request, "limit", 50, 1, 500), _number(request, "before", None, 0, 2**53)

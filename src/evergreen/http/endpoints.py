@@ -157,6 +157,15 @@ ENDPOINTS = (
     Endpoint("GET", "/api/{loop}/rollout", api.rollout, Role.APP, "Who answers now.", gives=(shapes.Rollout,)),
     Endpoint(
         "GET",
+        "/api/{loop}/drift",
+        api.drift,
+        Role.APP,
+        "Whether live traffic is still what the champion learnt from: alarm, features with their counts, quality, and "
+        "`violations` in the shape that monitors share.",
+        gives=(dict[str, Any],),
+    ),
+    Endpoint(
+        "GET",
         "/api/{loop}/history",
         api.history,
         Role.APP,

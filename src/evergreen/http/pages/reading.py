@@ -14,6 +14,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.ports import Counts, Ledger, Tally
 from evergreen.core.records import Dataset, Event, Model, Reject, Run
 from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ModelState
+from evergreen.stages import observe
 
 #: As many versions as a chart shows.
 VERSIONS = 40
@@ -40,6 +41,7 @@ class Facts:
     events: Sequence[Event] = ()  #: newest first
     older: bool = False  #: there are events before these
     rejects: Sequence[Reject] = ()
+    drift: Mapping[str, Any] = field(default_factory=dict)  #: what `observe.drift_report` says
 
 
 def card(loop: Loop) -> Facts:
@@ -51,7 +53,11 @@ def page(loop: Loop, before: int | None = None) -> Facts:
     """Read what a loop's own page shows; `before` is the seq that the history shall end at."""
     events = history(loop.ledger, loop.name, before, LINES + 1)
     return _facts(
-        loop, events=events[:LINES], older=len(events) > LINES, rejects=loop.ledger.rejects(loop.name, limit=10)
+        loop,
+        events=events[:LINES],
+        older=len(events) > LINES,
+        rejects=loop.ledger.rejects(loop.name, limit=10),
+        drift=observe.drift_report(loop),
     )
 
 
