@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from http_harness import PLAIN, Process, learn, wait, write
 import evergreen
 from evergreen import engine
 from evergreen.core.records import Model, Run
+from evergreen.http.figures import FOLDER, Figures
+from evergreen.http.metrics import Meter
 
 Launch = Callable[..., Process]
 
@@ -74,7 +76,11 @@ class Callers:
 
 
 def children(server: Process) -> list[psutil.Process]:
-    return [p for p in psutil.Process(server.process.pid).children() if "evergreen.http.process" in p.cmdline()]
+    found = []
+    for process in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # also one that has ended and is not buried yet
+            found += [process] if "evergreen.http.process" in process.cmdline() else []
+    return found
 
 
 def swapped(server: Process, versions: Sequence[int], times: int) -> tuple[list[Heard], list[str], list[Swap]]:
@@ -176,6 +182,22 @@ def test_when_the_one_that_turns_the_loops_is_killed_another_does(launch: Launch
             wait(lambda n=turn + 2: len(ledger.find(Model, "toy")) == n)
         runs = ledger.find(Run, "toy")
     assert len(runs) == 4  # nothing was done twice
+
+
+def test_figures_are_summed_over_all_and_those_of_the_dead_stay(launch: Launch) -> None:
+    server = launch(processes=2)
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        learn(http, "first")
+    for _ in range(40):
+        assert httpx.post(f"{server.url}/api/toy/predict", json={"input": 1}).status_code == 200
+    meters = {"toy": Meter()}
+    figures = Figures(meters, server.folder / ".evergreen" / FOLDER, "the test")
+    wait(lambda: figures.total("toy").requests["predict", 200] == 40)
+    children(server)[0].kill()
+    wait(lambda: len(children(server)) == 2)
+    meters["toy"].took(0.1)
+    assert figures.total("toy").requests["predict", 200] == 40
+    assert sum(figures.total("toy").buckets) == 41
 
 
 def test_several_end_in_order_and_take_their_names_off_the_roster(launch: Launch) -> None:
