@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from http_harness import MEMORY, PLAIN, App, Process, learn, wait
 
+from evergreen.client import Client
 from evergreen.core.records import Model, Sample
 from evergreen.core.states import ModelState
 
 REPEATS = PLAIN + "collect.repeat_is_correction = true\n"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def ask(app: App, n: Any = 4, **more: Any) -> dict[str, Any]:
@@ -233,3 +242,31 @@ def test_shadows_are_compared_with_the_answer_that_was_sent(start: Callable[...,
     assert (tally.answered, tally.agreed) == (6, 2)
     served = app.http.get("/api/toy/rollout").json()["in_service"]
     assert [s["traffic"]["agreed"] for s in served] == [2, 0]
+
+
+def test_a_spool_that_is_sent_twice_to_a_server_that_is_killed_counts_once(
+    launch: Callable[..., Process], tmp_path: Path
+) -> None:
+    port = free_port()
+    server = launch(PLAIN, port=port)
+    with httpx.Client(base_url=server.url, timeout=20) as http:
+        learn(http, "first")
+        ids = [http.post("/api/toy/predict", json={"input": {"n": n}}).json()["id"] for n in range(20)]
+        wait(lambda: http.get("/api/toy/status").json()["samples"]["unlabelled"] == 20)
+    server.end(9)
+    with Client(server.url, spool=tmp_path / "spool", background=False) as client:
+        for n, id in enumerate(ids):
+            client.feedback("toy", id, "no", score=n)
+            client.feedback("toy", id, score=1)
+        waiting = client.waiting
+    for _ in range(2):
+        server = launch(None, folder=server.folder, port=port)
+        with Client(server.url, spool=tmp_path / "spool", background=False) as client:
+            shutil.copytree(tmp_path / "spool", tmp_path / "kept")
+            lost = client.flush()
+            assert lost.refused == lost.left == 0
+            traffic = client._call("GET", "/api/toy/rollout")["in_service"][0]["traffic"]
+        server.end(9)
+        shutil.rmtree(tmp_path / "spool")
+        (tmp_path / "kept").rename(tmp_path / "spool")  # as after a power cut that undid what was not synced
+        assert (waiting, traffic["judged"], traffic["scored"], traffic["mean_score"]) == (40, 20, 20, 1.0)
