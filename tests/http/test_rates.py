@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_auth import bearer, found
 
-from evergreen.core.errors import TooMany
+from evergreen.core.errors import TooMany, Unavailable
 from evergreen.http import auth
 from evergreen.http.rates import Rates
 
@@ -131,3 +131,13 @@ def test_a_door_says_so_in_its_own_shape(start: Callable[..., App]) -> None:
     )
     assert refused.json()["door"] == "refused"
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_the_client_takes_it_for_later_and_every_other_error_for_what_it_was() -> None:
+    from evergreen.client.client import _CLASSES, error_of
+
+    for code, cls in _CLASSES.items():
+        body = {"error": {"code": code, "message": "it is so", "field": "here", "hint": "do that"}}
+        heard = error_of(cls.status, body)
+        assert (str(heard), heard.hint) == ("it is so", "do that")
+        assert isinstance(heard, Unavailable if cls is TooMany else cls)

@@ -50,7 +50,9 @@ _CLASSES = {
 def error_of(status: int, body: Any) -> EvergreenError:
     """Turn an error's shape on the wire back into the class the server raised."""
     said = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(said, dict) or status == 429:
+    if isinstance(said, dict) and status == 429:  # later, then: nothing is wrong with what was sent
+        return Unavailable(said.get("message"), hint=said.get("hint"))
+    if not isinstance(said, dict):
         return Unavailable(f"the server answered {status}", hint="Is the address that of an Evergreen server?")
     cls = _CLASSES.get(str(said.get("code")), EvergreenError if status >= 500 else InvalidInput)
     return cls(said.get("message"), field=said.get("field"), hint=said.get("hint"))
