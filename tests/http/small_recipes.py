@@ -69,6 +69,13 @@ class SlowEcho(Echo):
     quick = False
 
 
+class Parrot(Echo):
+    """The same; every third answer is decided by the mark."""
+
+    def decision(self, output: Json) -> Json:
+        return output["mark"] if output["asked"]["n"] % 3 else 0
+
+
 class Door:
     """Another system's way in."""
 

@@ -12,6 +12,7 @@ from evergreen.cli import (
     borrowed,
     data,
     doctor,
+    drift,
     experiments,
     keys,
     loops,
@@ -49,7 +50,7 @@ def evergreen(
 
 _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Project": (project.init, project.up, project.demo, doctor.doctor),
-    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
+    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history, drift.drift),
     "Models": (models.models, models.promote, models.rollback, experiments.experiment, models.evaluate),
     "Far side": (worker.worker, borrowed.notebook, borrowed.colab),
     "Data": (data.collect, uploads.upload, uploads.uploads),

@@ -134,6 +134,8 @@ class GateConfig(Section):
     """The difference that does not matter (or, for superiority, that is asked for)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the interval around the difference."""
+    benefit: bool = True
+    """Let through what answers no held-out row worse than the champion, though the rows be too few to be sure."""
     floors: dict[str, float] = {}
     """Scores below which a model is rejected, whatever the champion does."""
     min_rows: int = Field(30, ge=1)

@@ -111,8 +111,10 @@ class TooMany(EvergreenError):
     code = "too_many"
     remedy = "Wait as long as Retry-After says. `rate` in [http] sets the limits."
 
-    def __init__(self, message: str | None = None, *, after_s: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, hint: str | None = None, after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
         #: Seconds until a call will be answered again.
         self.after_s = after_s
 
@@ -177,8 +179,15 @@ class PredictionFailed(EvergreenError):
 
     code = "prediction_failed"
 
-    def __init__(self, message: str | None = None, *, failed: Sequence[str] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        field: str | None = None,
+        hint: str | None = None,
+        failed: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
         #: Ids of the models that were asked.
         self.failed = failed
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, experiments, shapes
+from evergreen.http import api, experiments, outcomes, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
@@ -65,11 +65,12 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/api/{loop}/feedback",
-        api.feedback,
+        outcomes.feedback,
         Role.APP,
-        "Say what the right answer to a prediction would have been. A prediction is judged once.",
+        "Say what came of a prediction: what would have been right, or how well it did as a figure. The same twice "
+        "counts once, another label replaces the first.",
         takes=(shapes.Feedback,),
-        gives=(shapes.Stored,),
+        gives=(shapes.Joined,),
         errors=(503,),
         example={"id": "0190a3…", "label": "yes"},
     ),
@@ -185,6 +186,15 @@ ENDPOINTS = (
         media="application/zip",
     ),
     Endpoint("GET", "/api/{loop}/rollout", api.rollout, Role.APP, "Who answers now.", gives=(shapes.Rollout,)),
+    Endpoint(
+        "GET",
+        "/api/{loop}/drift",
+        api.drift,
+        Role.APP,
+        "Whether live traffic is still what the champion learnt from: alarm, features with their counts, quality, and "
+        "`violations` in the shape that monitors share.",
+        gives=(dict[str, Any],),
+    ),
     Endpoint(
         "GET",
         "/api/{loop}/history",

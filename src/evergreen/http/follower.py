@@ -28,12 +28,20 @@ class Follower:
     """A thread that follows the ledger, and the two halves of a promotion: all load, then all swap."""
 
     def __init__(
-        self, ledger: Ledger, lives: Mapping[str, Live], refresh: Callable[[], None], *, id: str, holder: str
+        self,
+        ledger: Ledger,
+        lives: Mapping[str, Live],
+        refresh: Callable[[], None],
+        beside: Callable[[], None],
+        *,
+        id: str,
+        holder: str,
     ) -> None:
         self.roster = Roster(ledger, id, holder)
         self._ledger = ledger
         self._lives = lives
         self._refresh = refresh
+        self._beside = beside  # done at every look, whether the ledger can be reached or not
         self._seen = -1
         self._next_renewal = self._next_roll_call = 0.0
         self._company = False  # somebody else is there
@@ -115,6 +123,7 @@ class Follower:
     def _run(self) -> None:
         while not self._ended.wait(HASTE_SECONDS if self._planned else GLANCE_SECONDS):
             try:
+                self._beside()
                 self._look()
             except Exception:
                 if not self._away:

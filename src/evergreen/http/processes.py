@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from evergreen.core.errors import Unavailable
+from evergreen.http.figures import FOLDER, cleared
 from evergreen.http.process import GRACE, Job
 from evergreen.http.roster import expect, strike
 from evergreen.project import Ids, Project
@@ -93,11 +94,13 @@ class Parent:
         self._ledger = project.ledger
         self._job = Job("", 0, str(config.resolve()), host, url, -1, -1, -1)
         self._ids = Ids()
+        self._figures = project.state / FOLDER
         self._stop = threading.Event()
 
     def run(self, socks: Sequence[socket.socket], processes: int, ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT. Raises `Unavailable` when a process ends before all have begun to answer."""
         children = [Child(n + 1, socks[n % len(socks)]) for n in range(processes)]
+        cleared(self._figures)
         life, held = os.pipe()
         self._job.life = life
         with self._signals():

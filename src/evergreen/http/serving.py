@@ -25,6 +25,7 @@ from evergreen.core.records import Json, Model, Sample
 from evergreen.http.audit import Audit, Line
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
 from evergreen.http.desk import Desk
+from evergreen.http.figures import FOLDER, Figures
 from evergreen.http.follower import Follower
 from evergreen.http.metrics import History
 from evergreen.http.origins import Origins, loopback
@@ -85,8 +86,14 @@ class Serving:
         self.outbox = Outbox(project)
         #: Lines of history, counted for whoever asks for figures.
         self.happened = History()
+        #: What this process has counted, and its companions on the same port.
+        self.figures = Figures(
+            {name: desk.meter for name, desk in self.desks.items()}, project.state / FOLDER if id else None, id or ""
+        )
         #: Keeps this process in step with others that serve the same ledger.
-        self.follower = Follower(project.ledger, self.lives, self.refresh, id=id or self.ids.new(), holder=holder())
+        self.follower = Follower(
+            project.ledger, self.lives, self.refresh, self.figures.write, id=id or self.ids.new(), holder=holder()
+        )
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}

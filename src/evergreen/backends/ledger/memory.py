@@ -25,9 +25,9 @@ from evergreen.backends.ledger import (
     moved,
     noted,
     noun,
+    settle,
     to_json,
 )
-from evergreen.backends.ledger.outcomes import settle
 from evergreen.core.errors import AlreadyWaiting, Conflict, NotFound, Stale
 from evergreen.core.ports import Counts, CursorMove, Tally
 from evergreen.core.recipe import PluginOptions

@@ -108,7 +108,7 @@ class Tabular(Recipe):
         said: dict[str, float | str] = {}
         for name in names:
             cell = value.get(name)
-            if name in self.options.categorical or (self.options.features is None and cell.__class__ is str):
+            if name in self.options.categorical or (self.options.features is None and cell.__class__ in (str, bool)):
                 if isinstance(cell, bool | int | float | str) and not missing(cell):
                     said[name] = spelling(cell)
             elif cell.__class__ is float or cell.__class__ is int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evergreen.core.recipe import Metric
-from evergreen.stages.gate.statistics import bootstrap, mcnemar, minimum_detectable, rows_for
+from evergreen.stages.gate.statistics import bootstrap, mcnemar, minimum_detectable, paired, rows_for
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def compare(
         return alone
     sign = 1 if metric.larger_is_better else -1
     gains = [sign * (a - b) for a, b in zip(mine, theirs, strict=True)]
-    gap = bootstrap(gains, confidence, groups=groups, strata=strata)
+    gap = paired(gains, confidence, groups=groups, strata=strata)
     better, worse = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
     return Compared(
         name,

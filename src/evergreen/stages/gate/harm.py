@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import comb, log1p, sqrt
 from statistics import NormalDist
 
-from evergreen.stages.gate.statistics import Drawn
+from evergreen.stages.gate.statistics import Drawn, score
 
 _NORMAL = NormalDist()
 
@@ -24,12 +24,7 @@ def of_answers(better: int, worse: int, n: int, margin: float) -> float:
     if margin == 0:
         m = better + worse
         return float(sum(comb(m, i) for i in range(better + 1)) / 2**m)
-    at = -margin
-    b = -better - worse + (2 * n - better + worse) * at
-    nuisance = (sqrt(max(b * b + 8 * n * worse * at * (1 - at), 0.0)) - b) / (4 * n)
-    spread = n * (2 * nuisance + at * (1 - at))
-    # Where nothing can vary, the rows sit on the margin or on the safe side of it.
-    return _NORMAL.cdf((better - worse - n * at) / sqrt(spread)) if spread > 1e-12 else 1.0
+    return _NORMAL.cdf(score(better, worse, n, -margin))
 
 
 def of_figures(differences: Sequence[float], groups: Sequence[int], margin: float) -> float:

@@ -150,7 +150,7 @@ def _calibrated(rules: GateConfig, own: Calibration | None) -> str:
 def _against(rules: GateConfig, case: Case, decisive: Compared | None, figures: dict[str, Any]) -> Verdict:
     """Judge by the difference to the champion, on all rows and on every part."""
     mine, theirs = case.candidate.get(rules.metric, ()), _theirs(case, rules.metric)
-    if decisive is None or decisive.difference is None or len(mine) < rules.min_rows:
+    if decisive is None or decisive.low is None or len(mine) < rules.min_rows:
         rows = min(len(mine), len(theirs))
         because = f"{rows} held-out rows are too few to compare on (at least {rules.min_rows})"
         return Verdict(outcome="inconclusive", because=because, figures=figures)
@@ -168,6 +168,9 @@ def _against(rules: GateConfig, case: Case, decisive: Compared | None, figures: 
     figures["slices"] = [asdict(part) for part in sorted(parts, key=_harm)[:_KEPT]]
     figures |= {"slices_judged": sum(part.judged for part in parts), "slices_found": len(parts)}
     outcome, reading = _read(rules, decisive)
+    if outcome == "promote" and not decisive.low > -rules.margin:
+        unseen = f"{len(mine)} rows are too few to be sure: it may be worse by up to {-decisive.low:.3f}"
+        figures["mind"].insert(0, unseen)
     if harmed := [part for part in parts if part.harmed]:
         worst = min(harmed, key=lambda part: part.difference)
         reading = (
@@ -223,4 +226,6 @@ def _read(rules: GateConfig, gap: Compared) -> tuple[Outcome, str]:
         return "promote", f"no worse by more than {rules.margin:g}"
     if gap.high < 0:
         return "reject", "worse"
+    if rules.benefit and not gap.worse:
+        return "promote", "no row is answered worse" if gap.better else "no row is answered otherwise"
     return "inconclusive", f"perhaps worse by more than {rules.margin:g}, perhaps not"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evergreen.stages.gate import harm
-from evergreen.stages.gate.statistics import bootstrap
+from evergreen.stages.gate.statistics import paired
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _part(
     rule: Rule, name: str, value: str, mine: Sequence[float], theirs: Sequence[float], groups: Sequence[int]
 ) -> tuple[Part, float]:
     gains = [rule.sign * (a - b) for a, b in zip(mine, theirs, strict=True)]
-    n, gap = len(gains), bootstrap(gains, rule.confidence, groups=groups)
+    n, gap = len(gains), paired(gains, rule.confidence, groups=groups)
     p = (
         harm.of_answers(gains.count(1.0), gains.count(-1.0), n, rule.margin)
         if rule.binary and len(set(groups)) in (0, n)

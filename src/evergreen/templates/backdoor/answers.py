@@ -44,6 +44,12 @@ class Refusal(msgspec.Struct):
 
 
 _OBJECT = (dict[str, Any],)
+_SAID = {"id": "5B2E-1", "userMessage": "wake me at six", "detectedIntent": "set_alarm", "feedback": {"rating": 5}}
+_BATCH: dict[str, Any] = {
+    "takes": (interactions.Batch,),
+    "errors": (503,),
+    "example": {"deviceId": "phone-7", "appVersion": "1.4", "interactions": [_SAID]},
+}
 _FORM: dict[str, Any] = {"takes": (ModelFile,), "body": "multipart/form-data", "errors": (503,)}
 _FILE: dict[str, Any] = {"gives": (), "media": "application/octet-stream", "errors": (304, 404, 409, 500)}
 _WISH: dict[str, Any] = {"takes": _OBJECT, "errors": (409,), "example": {"reason": "manual", "force": False}}
@@ -69,9 +75,7 @@ class Answers:
         """Return what is asked often."""
         from evergreen.http.hot import Claim
 
-        said = self._said(
-            "POST", "/api/ai/learn", self.learn, Role.APP, "Send interactions.", takes=_OBJECT, errors=(503,)
-        )
+        said = self._said("POST", "/api/ai/learn", self.learn, Role.APP, "Send interactions.", **_BATCH)
         return {("POST", said.path): Claim(self.learn, self._refuse, said)}
 
     def routes(self) -> list[Way]:

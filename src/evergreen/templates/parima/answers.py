@@ -39,6 +39,13 @@ RECENT = 10
 _WRAPPERS = ("features", "input")
 
 _OBJECT = (dict[str, Any],)
+_SCENE = {
+    "frustumCoverage": 0.6,
+    "occlusionRatio": 0.2,
+    "meanVisibleDistance": 14.5,
+    "deviceFPS": 58.0,
+    "deviceCPULoad": 0.4,
+}
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -83,6 +90,7 @@ class Answers:
             takes=_OBJECT,
             refuses=Undecided,
             errors=(500, 503),
+            example=_SCENE,
             changes=False,
         )
         return {("POST", said.path): Claim(self.predict, self._refuse, said)}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from evergreen.backends.ledger import check_figures, counted_as, to_json, which_new
-from evergreen.backends.ledger.outcomes import settle
+from evergreen.backends.ledger import check_figures, counted_as, settle, to_json, which_new
 from evergreen.backends.ledger.sql import reading
 from evergreen.backends.ledger.sql.tables import as_text, counters, exposures, rejects, remembered, tallies
 from evergreen.backends.ledger.sql.tables import samples as table
@@ -79,18 +79,24 @@ def append(
     return new
 
 
-def upsert(
-    conn: Connection, table: Any, key: Mapping[str, Any], change: Callable[[Any], Mapping[str, Any]], first: Any
-) -> None:
-    """Insert a row, or change the one that has its key."""
-    make = sqlite_insert if conn.dialect.name == "sqlite" else pg_insert
-    statement = make(table).values(**key, **first)
-    conn.execute(statement.on_conflict_do_update(index_elements=list(key), set_=dict(change(statement.excluded))))
+def upsert(conn: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Insert a row, or replace the values of the one that has its key."""
+    statement = _upsert(conn.dialect.name, table, tuple(key), tuple(values), adding=False)
+    conn.execute(statement, {**key, **values})
 
 
-def add_up(conn: Connection, table: Any, key: Mapping[str, str], more: Mapping[str, float]) -> None:
+def add_up(conn: Connection, table: Table, key: Mapping[str, str], more: Mapping[str, float]) -> None:
     """Add figures to those of a row, which starts at nothing."""
-    upsert(conn, table, key, lambda new: {name: table.c[name] + new[name] for name in more}, more)
+    statement = _upsert(conn.dialect.name, table, tuple(key), tuple(more), adding=True)
+    conn.execute(statement, {**key, **more})
+
+
+@cache
+def _upsert(dialect: str, table: Table, key: tuple[str, ...], names: tuple[str, ...], *, adding: bool) -> Any:
+    """Make the statement once: making it costs more than running it."""
+    statement = (sqlite_insert if dialect == "sqlite" else pg_insert)(table)
+    new = {name: table.c[name] + statement.excluded[name] if adding else statement.excluded[name] for name in names}
+    return statement.on_conflict_do_update(index_elements=list(key), set_=new)
 
 
 def expose(conn: Connection, experiment: str, units: Mapping[str, str]) -> None:
@@ -107,7 +113,7 @@ def expose(conn: Connection, experiment: str, units: Mapping[str, str]) -> None:
 
 def remember(conn: Connection, scope: str, key: str, value: str) -> None:
     """Keep a value under a scope and key."""
-    upsert(conn, remembered, {"scope": scope, "key": key}, lambda new: {"value": new.value}, {"value": value})
+    upsert(conn, remembered, {"scope": scope, "key": key}, {"value": value})
 
 
 def recall(conn: Connection, scope: str, key: str) -> str | None:

@@ -198,8 +198,7 @@ class SqlLedger:
             found = conn.execute(select(leases.c.holder, leases.c.until).where(leases.c.name == name)).one_or_none()
             if found is not None and found[0] != holder and found[1] > now and not is_gone(found[0]):
                 return False
-            values = {"holder": holder, "until": now + seconds}
-            intake.upsert(conn, leases, {"name": name}, lambda _: values, values)
+            intake.upsert(conn, leases, {"name": name}, {"holder": holder, "until": now + seconds})
             return True
 
     def release(self, name: str, holder: str) -> None:

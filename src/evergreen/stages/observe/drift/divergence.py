@@ -176,9 +176,8 @@ def _excess(parts: Sequence[Sequence[int]], ordered: bool) -> tuple[float, float
     """Return the variance between parts by that of independent rows, and the degrees of freedom it rests on."""
     whole = sum(map(sum, parts))
     shares, degrees = [], 0.0
-    if (
-        ordered
-    ):  # distribution functions: the statistic of Anderson and Darling, of which 3.45 degrees are worth one part
+    if ordered:
+        # Distribution functions: the statistic of Anderson and Darling, of which 3.45 degrees are worth one part.
         shares, degrees = [_running(_shares(part)) for part in parts], 3.45 * (len(parts) - 1)
     else:
         shares = [_shares(part) for part in parts]

@@ -105,7 +105,9 @@ def _conclude(loop: Loop, state: State, *, references: bool) -> None:
         waiting = [k for k in state.alarm.kinds if k not in judged and _may_be_told(state, k)]
         kinds = [k for k in ("inputs", "outputs", "quality") if k in {*kinds, *waiting}]
     unjudged = [key for key in state.window.drifted if key.split("/")[0] not in judged]
-    state.window.drifted = [f.key for f in found if f.drifted] + unjudged
+    drifted = [f.key for f in found if f.drifted] + unjudged
+    state.looked.unwritten |= set(drifted) != set(state.window.drifted)
+    state.window.drifted = drifted
     what = alarm.news(state.alarm, kinds)
     rows = memory.whole(state.references.inputs, state.window.inputs).n
     with loop.ledger.together():
