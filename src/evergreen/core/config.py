@@ -42,7 +42,7 @@ class Section(BaseModel):
 class Use(BaseModel):
     """Which plugin to use, and its own options: `{ use = "csv", path = "log.csv" }`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     use: str
 
@@ -297,7 +297,6 @@ class HttpConfig(Section):
     proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     rate: RateConfig = RateConfig()
-    """How many calls are taken from one caller."""
     audit: Duration = timedelta(days=90)
     """How long the audit log is kept."""
 
@@ -312,8 +311,6 @@ class HttpConfig(Section):
 class SubscriberConfig(Use):
     """Somebody who is told what happens; the other keys are those of the plugin."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
     use: str
     """The plugin: `webhook`, `apprise`, `mlflow`, or one of your own."""
     name: str = Field("", pattern=r"^([a-z][a-z0-9_-]{0,62})?$")
@@ -325,8 +322,7 @@ class SubscriberConfig(Use):
     give_up: Duration = timedelta(days=3)
     """How long one event is tried again before it is left out, with a line in the history."""
     collapse: Duration | None = None
-    """Events of one loop and kind within this time after one that was told become one message; not set: as the plugin
-    thinks fit."""
+    """Events of one kind within this time after one that was told become one message; not set: as the plugin says."""
 
     @property
     def called(self) -> str:

@@ -32,19 +32,7 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         """Sum two tallies."""
-        return Tally(
-            self.answered + other.answered,
-            self.failed + other.failed,
-            self.judged + other.judged,
-            self.right + other.right,
-            self.latency_ms + other.latency_ms,
-            self.scored + other.scored,
-            self.score + other.score,
-            self.score_sq + other.score_sq,
-            self.compared + other.compared,
-            self.agreed + other.agreed,
-            self.latency_sq + other.latency_sq,
-        )
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __sub__(self, other: Tally) -> Tally:
         """Return what came after `other`."""

@@ -96,8 +96,7 @@ class MemoryLedger:
             new = {**settled.told, **{i: self._keep(loop, s, at) for i, s in settled.store.items()}}
             for one in settled.changed:
                 self._set(kept, places[one.id], one)
-            stored = (s for i, s in settled.store.items() if new[i])
-            settled.counts.update((s.origin, name) for s in stored if (name := counted_as(s)))
+            settled.counts.update((s.origin, name) for i, s in settled.store.items() if new[i] and (name := counted_as(s)))
             for (origin, name), n in settled.counts.items():
                 self._count(loop, origin, name, n)
             for reject in rejects:
