@@ -96,7 +96,8 @@ class MemoryLedger:
             new = {**settled.told, **{i: self._keep(loop, s, at) for i, s in settled.store.items()}}
             for one in settled.changed:
                 self._set(kept, places[one.id], one)
-            settled.counts.update((s.origin, name) for i, s in settled.store.items() if new[i] and (name := counted_as(s)))
+            stored = (s for i, s in settled.store.items() if new[i])
+            settled.counts.update((s.origin, name) for s in stored if (name := counted_as(s)))
             for (origin, name), n in settled.counts.items():
                 self._count(loop, origin, name, n)
             for reject in rejects:
@@ -368,8 +369,7 @@ class MemoryLedger:
         return stored
 
     def _change(self, known: Mov, before: Mov, to: State | None, changes: Mapping[str, Any]) -> Mov:
-        after = _copy(changed(known, before, to, changes))
-        if isinstance(after, Run):
+        if isinstance(after := _copy(changed(known, before, to, changes)), Run):
             self._check_alone(after)
         self._set(self._records[type(known)], known.id, after)
         self._rise()
