@@ -17,6 +17,7 @@ NAMES = (
     "replay",
     "stores",
     "intents",
+    "drift",
     "protocol",
     "takeover",
     "experiments",

@@ -243,11 +243,21 @@ def test_every_call_against_evergreen_itself(tmp_path: Path) -> None:
                     c.sample("toy", {"input": i, "label": "yes"}, id=f"row-{i}")
                 c.sample("toy", {"input": 0, "label": "yes"}, id="row-0")  # once more: not counted
                 c.train("toy", force=True, why="because")
-                until(lambda: c.status("toy")["champion"] is not None)
+                until(lambda: c.health()["loops"]["toy"]["model_loaded"])
                 answer = c.predict("toy", 7, unit="ann")
                 assert (answer["output"], answer["model"]["version"]) == ("yes", 1)
                 c.feedback("toy", answer["id"], "no")
+                c.feedback("toy", answer["id"], "yes", score=2)
+                c.outcome("toy", "ann", "no")
+                c.outcome("toy", "ann", score=4)
+                with Client(url) as stranger:
+                    stranger.outcome("toy", "ann", score=5)
+                    with pytest.raises(NotFound):
+                        stranger.outcome("toy", "bob", score=5)
                 assert c.status("toy")["samples"]["collected"] == 31
+                (served,) = c._call("GET", "/api/toy/rollout")["in_service"]
+                traffic = served["traffic"]
+                assert [traffic[k] for k in ("judged", "right", "scored", "mean_score")] == [1, 0, 1, 5.0]
                 assert [m["version"] for m in c.models("toy")] == [1]
                 assert any(e["because"] == "because" for e in c.history("toy", limit=100))
                 assert c.health()["status"] == "ok"
@@ -259,6 +269,33 @@ def test_every_call_against_evergreen_itself(tmp_path: Path) -> None:
         finally:
             process.terminate()
             process.communicate(timeout=20)
+
+
+def test_an_outcome_is_about_the_newest_that_was_asked_for_and_says_when_it_was_said(
+    server: Server, tmp_path: Path
+) -> None:
+    server.start()
+    with client(server, tmp_path / "spool", background=False) as c:
+        c.predict("x", 1, session="s")
+        c.predict("x", 1, unit="u")
+        server.kill()
+        for session in ("s", "u", "other"):
+            c.outcome("x", session, score=1.5)
+        c.outcome("x", "s", "yes")
+        time.sleep(0.2)
+        server.start()
+        assert c.flush().sent == 4
+        c.outcome("x", "other", "now")
+    got = server.received()
+    assert [(g.get("id"), g.get("session"), g["label"], g["score"]) for g in got] == [
+        ("p1", None, None, 1.5),
+        ("p1", None, None, 1.5),
+        (None, "other", None, 1.5),
+        ("p1", None, "yes", None),
+        (None, "other", "now", None),
+    ]
+    assert 0.2 <= got[2]["ago"] < 60
+    assert "ago" not in got[4]
 
 
 @settings(max_examples=60, deadline=None)

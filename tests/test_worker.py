@@ -195,3 +195,47 @@ def test_two_that_tick_one_loop_at_once_do_nothing_twice(loop: Loop) -> None:
     assert len(models) == len({m.run for m in models}) == len(runs)
     assert len([m for m in models if m.state is ModelState.CHAMPION]) == 1
     assert not [m for m in models if "not load" in str(m.verdict.get("because"))]
+
+
+def test_a_lease_is_renewed_inside_a_turn_that_takes_longer_than_it_lasts(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LEASE_SECONDS", 0.6)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def long(_: Loop) -> None:
+        inside.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(engine, "tick", long)
+    clock = Clock([loop], every=60)
+    clock.start()
+    assert inside.wait(20)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert not loop.ledger.lease("tick/l", "elsewhere:1:1", 60)
+        time.sleep(0.05)
+    go_on.set()
+    clock.stop()
+    assert loop.ledger.lease("tick/l", "elsewhere:1:1", 60)
+
+
+def test_a_turn_that_hangs_is_given_up_and_another_process_takes_the_loop(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(worker, "LONGEST_TURN_SECONDS", 0.0)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hang(_: Loop) -> None:
+        inside.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(engine, "tick", hang)
+    clock = Clock([loop], every=60)
+    clock.start()
+    assert inside.wait(20)
+    until(lambda: loop.ledger.lease("tick/l", "elsewhere:1:1", 60))
+    go_on.set()
+    clock.stop()
+    assert not loop.ledger.lease("tick/l", "third:1:1", 60)  # giving back takes it from nobody else

@@ -74,7 +74,8 @@ def default(field: FieldInfo) -> str:
         return f"`{value.use}`"
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-        return f"`{seconds / 60:g}m`" if seconds >= 60 else f"`{seconds:g}s`"
+        size, unit = next((n, u) for n, u in ((86400, "d"), (60, "m"), (1, "s")) if seconds >= n or n == 1)
+        return f"`{seconds / size:g}{unit}`"
     if isinstance(value, BaseModel) or value in ((), {}):
         return "–"
     if value is None:

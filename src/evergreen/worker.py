@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 
@@ -28,6 +29,10 @@ LOUD = ("alarm", "drift", "training failed", "rolled back", "cannot judge", "not
 
 #: A clock that was killed is replaced after this long (at once on the same machine).
 LEASE_SECONDS = 30.0
+#: How often a process that was refused the right to tick asks for it again, at most.
+REFUSED_SECONDS = 1.0
+#: A turn that takes longer than this is taken to hang: its lease is renewed no more.
+LONGEST_TURN_SECONDS = 3600.0
 #: How often to look whether another process has changed the ledger.
 GLANCE_SECONDS = 0.25
 #: The longest time between two turns while a training waits or runs.
@@ -96,20 +101,81 @@ class Leases:
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._until: dict[str, float] = {}
+        self._lock = Lock()  # a lease that is given back must not be renewed at the same moment
+        self._until: dict[str, float] = {}  # held, and not to be asked for again before
+        self._again: dict[str, float] = {}  # refused, and not to be asked for again before
+        self._held: dict[str, Loop] = {}
 
     def mine(self, loop: Loop) -> bool:
         """Say whether this process may tick the loop now."""
-        if monotonic() < self._until.get(loop.name, 0.0):
+        now = monotonic()
+        if now < self._until.get(loop.name, 0.0):
             return True
-        held = loop.ledger.lease(f"tick/{loop.name}", self._me, LEASE_SECONDS)
-        self._until[loop.name] = monotonic() + LEASE_SECONDS / 3 if held else 0.0
-        return held
+        if now < self._again.get(loop.name, 0.0):
+            return False
+        with self._lock:
+            return self._take(loop)
+
+    def renew(self) -> None:
+        """Renew what is held; called beside a turn, however long it takes."""
+        for loop in list(self._held.values()):
+            with self._lock:
+                if loop.name in self._held:
+                    self._take(loop)
 
     def give_back(self, loop: Loop) -> None:
         """Let another process tick the loop."""
-        self._until.pop(loop.name, None)
-        loop.ledger.release(f"tick/{loop.name}", self._me)
+        with self._lock:
+            self._until.pop(loop.name, None)
+            self._held.pop(loop.name, None)
+            loop.ledger.release(f"tick/{loop.name}", self._me)
+
+    def _take(self, loop: Loop) -> bool:
+        held = loop.ledger.lease(f"tick/{loop.name}", self._me, LEASE_SECONDS)
+        if held:
+            self._held[loop.name] = loop
+            self._until[loop.name] = monotonic() + LEASE_SECONDS / 2
+        else:
+            self._held.pop(loop.name, None)
+            self._until.pop(loop.name, None)
+            self._again[loop.name] = monotonic() + REFUSED_SECONDS
+        return held
+
+
+class Heartbeat:
+    """A thread that renews leases while a turn is under way, so that no other process takes a long one for dead."""
+
+    def __init__(self, leases: Leases, troubles: Troubles) -> None:
+        self._leases = leases
+        self._troubles = troubles
+        self._ended = Event()
+        self._began: float | None = None
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Renew while the block runs, unless it runs for so long that it must hang."""
+        self._began = monotonic()
+        try:
+            yield
+        finally:
+            self._began = None
+
+    def _run(self) -> None:
+        while not self._ended.wait(LEASE_SECONDS / 3):
+            began = self._began
+            if began is not None and monotonic() - began < LONGEST_TURN_SECONDS:
+                self._troubles.tried("renewing the leases", self._leases.renew)
 
 
 def turn(
@@ -163,6 +229,7 @@ class Clock:
         self._journal = Journal()
         self._seen = -1
         self._next_turn = 0.0
+        self._heartbeat = Heartbeat(self._leases, Troubles())
         self._thread = Thread(target=self._run, name="clock", daemon=True)
         for loop in loops:
             if hasattr(loop.runner, "on_change"):  # a runner that can tell when a training has ended
@@ -170,6 +237,7 @@ class Clock:
 
     def start(self) -> None:
         """Begin."""
+        self._heartbeat.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -182,6 +250,7 @@ class Clock:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._heartbeat.stop()
         for loop in self._loops:
             self._troubles.tried(f"giving back {loop.name}", partial(self._leases.give_back, loop))
 
@@ -201,6 +270,8 @@ class Clock:
                 return
             self._seen, self._next_turn = now, monotonic() + self._every
             turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles, journal=self._journal)
+            with self._heartbeat.beating():
+                turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles)
             self._after()
             if any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops):
                 self._next_turn = min(self._next_turn, monotonic() + BRISK_SECONDS)

@@ -54,6 +54,21 @@ samples = st.builds(
     weight=st.sampled_from([1.0, 0.0, 0.5]),
     origin=origins,
     group=st.none() | st.text(max_size=3),
+    session=st.sampled_from([None, "s", "t"]),
+)
+outcomes = st.builds(
+    Sample,
+    id=st.integers(10, 15).map(str),
+    loop=st.just("l"),
+    kind=st.just("feedback"),
+    state=st.sampled_from([SampleState.ACCEPTED] * 4 + list(SampleState)),
+    input=words,
+    label=st.none() | words,
+    right=st.none() | st.booleans(),
+    score=st.none() | st.integers(-3, 3).map(float),
+    weight=st.sampled_from([1.0, 0.5]),
+    origin=origins,
+    model=st.sampled_from([None, "m", "n"]),
 )
 rejects = st.builds(Reject, origin=origins, where=st.just("line 1"), raw=st.text(max_size=5), reason=st.just("bad"))
 tallies = st.dictionaries(
@@ -73,7 +88,7 @@ def seq_at(ledger: Ledger, loop: str, i: int) -> int:
 @st.composite
 def appends(draw: st.DrawFn) -> Step:
     loop, batch, bad, cursor, traffic = (
-        draw(loops), draw(st.lists(samples, max_size=5)), draw(st.lists(rejects, max_size=2)), draw(cursors), draw(tallies),
+        draw(loops), draw(st.lists(samples | outcomes, max_size=5)), draw(st.lists(rejects, max_size=2)), draw(cursors), draw(tallies),
     )  # fmt: skip
     return Step(
         f"append {loop} {batch} {bad} {cursor} {traffic}",
@@ -184,6 +199,10 @@ def everything(ledger: Ledger) -> Iterator[Any]:
             yield [plain(s) for s in ledger.samples(loop, state=state, labelled=False)]
         yield [s.id for s in ledger.samples(loop, newest_first=True, limit=3)]
         yield [s.id for s in ledger.samples(loop, after=seq_at(ledger, loop, 1), side="train", origin="a")]
+        for session in "st":
+            newest = ledger.asked(loop, session, since=now(), upto=now(), but="3")
+            yield newest and plain(newest)
+        yield [(s := ledger.sample(loop, str(id))) and plain(s) for id in range(16)]
         yield len(ledger.unsided(loop, upto=seq_at(ledger, loop, -1)))
         yield [ledger.counts(loop, origin=origin) for origin in (None, *ORIGINS)]
         yield ledger.rejects(loop, limit=3)

@@ -8,12 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
 
 from evergreen.core.config import Use
 from evergreen.core.errors import ConfigError, InvalidInput, Unavailable
@@ -21,22 +19,6 @@ from evergreen.core.plugins import make
 from evergreen.core.ports import Counts, Ledger
 from evergreen.testing.ledger import LedgerContract
 from evergreen.testing.ledger.given import WHO, a_sample, some
-
-
-@pytest.fixture
-def url(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Give each test a schema of its own in the one database."""
-    monkeypatch.delenv("EVERGREEN_LEDGER", raising=False)
-    schema, server = f"t{uuid4().hex}", make_url(postgresql).set(drivername="postgresql+psycopg")
-    engine = create_engine(server, poolclass=NullPool)  # tests cut connections
-    with engine.begin() as conn:
-        conn.execute(text(f"CREATE SCHEMA {schema}"))
-    url = server.set(drivername="postgresql").update_query_dict({"options": f"-csearch_path={schema}"})
-    yield url.render_as_string(hide_password=False)
-    with engine.begin() as conn:
-        conn.execute(text("SET client_min_messages TO warning"))
-        conn.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
 
 
 def opened(url: str) -> Ledger:

@@ -201,6 +201,8 @@ def test_readers_do_not_wait_for_the_writer(ledger: Ledger) -> None:
         ({"side": ""}, "samples_unsided"),
         ({"labelled": False}, "samples_by_loop"),
         ({"state": SampleState.PENDING, "labelled": False}, "samples_set_aside"),
+        ({"id": "p"}, "(loop=? AND id=?)"),
+        ({"session": "s"}, "samples_by_session"),
     ],
 )
 def test_reading_goes_by_an_index(ledger: Ledger, asked: dict[str, object], index: str) -> None:
@@ -209,7 +211,12 @@ def test_reading_goes_by_an_index(ledger: Ledger, asked: dict[str, object], inde
     said: list[str] = []
     raw.driver_connection.set_trace_callback(said.append)
     raw.close()
-    list(ledger.samples("l", **asked))  # type: ignore[arg-type]
+    if "id" in asked:
+        ledger.sample("l", "p")
+    elif "session" in asked:
+        ledger.asked("l", "s", since=datetime.now(UTC), upto=datetime.now(UTC))
+    else:
+        list(ledger.samples("l", **asked))  # type: ignore[arg-type]
     (statement,) = [s for s in said if "FROM samples" in s]
     raw = ledger._db.engine.raw_connection()  # type: ignore[attr-defined]
     plan = " ".join(row[3] for row in raw.driver_connection.execute(f"EXPLAIN QUERY PLAN {statement}"))

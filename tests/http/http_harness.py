@@ -92,7 +92,8 @@ def running(folder: Path, text: str) -> Iterator[App]:
     serving = Serving(evergreen.open(write(folder, text)))
     serving.start()
     sock = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(build(serving), lifespan="off", ws="none", log_config=None, access_log=False)
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "proxy_headers": False}
+    config = uvicorn.Config(build(serving), lifespan="off", ws="none", **quiet)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()

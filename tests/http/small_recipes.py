@@ -69,6 +69,13 @@ class SlowEcho(Echo):
     quick = False
 
 
+class Parrot(Echo):
+    """The same; every third answer is decided by the mark."""
+
+    def decision(self, output: Json) -> Json:
+        return output["mark"] if output["asked"]["n"] % 3 else 0
+
+
 class Door:
     """Another system's way in."""
 
@@ -86,10 +93,11 @@ class Door:
     def routes(self, serving: Any) -> list[Any]:
         import msgspec
         from starlette.responses import JSONResponse
-        from starlette.routing import Route
 
+        from evergreen.http.auth import Role
         from evergreen.http.errors import explain
         from evergreen.http.hot import Claim
+        from evergreen.http.ways import Endpoint, Way
 
         async def models(_: Any) -> Any:
             return JSONResponse({"door": "routes", "loops": list(serving.project.loops)})
@@ -103,5 +111,6 @@ class Door:
             status, body, _ = explain(exc)
             return status, msgspec.json.encode({"door": "refused", **body})
 
-        self.hot = dict.fromkeys((("POST", "/api/toy/predict"), ("POST", "/decide")), Claim(predict, refuse))
-        return [Route("/api/toy/models", models)]
+        said = [Endpoint("POST", path, predict, Role.APP, "Decide.") for path in ("/api/toy/predict", "/decide")]
+        self.hot = {(one.method, one.path): Claim(predict, refuse, one) for one in said}
+        return [Way(Endpoint("GET", "/api/toy/models", models, Role.APP, "Its models."))]

@@ -1,4 +1,4 @@
-"""Who may do what: every route of the API against every role, keys, sessions, and strangers."""
+"""Keys, sessions, and strangers. The table of routes and roles has a file of its own: test_roles.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from http_harness import MEMORY, PLAIN, App, wait
 
 from evergreen.core.errors import ConfigError, InvalidInput, NotFound
 from evergreen.http import auth
-from evergreen.http.endpoints import ENDPOINTS, Endpoint
 from evergreen.http.server import serve
 from evergreen.http.sessions import Sessions, cookies, secret
 
@@ -29,50 +28,6 @@ def keys(app: App) -> dict[str, str]:
     made = {role: auth.create(app.project.ledger, f"the {role}", role)[1] for role in ROLES[1:]}
     app.serving.keys.read()
     return made
-
-
-def place(e: Endpoint) -> str:
-    return e.path.replace("{loop}", "toy").replace("{v}", "1")
-
-
-def test_every_route_asks_for_its_role(app: App, keys: dict[str, str]) -> None:
-    """The table of endpoints × roles: below its role a route refuses, from it on it does not."""
-    for e in ENDPOINTS:
-        for rank, role in enumerate(ROLES):
-            headers = bearer(keys[role]) if role != "none" else {}
-            status = app.http.request(e.method, place(e), headers=headers).status_code
-            if rank >= e.role:
-                assert status not in (401, 403), (e.path, role, status)
-            else:
-                assert status == (401 if role == "none" else 403), (e.path, role, status)
-
-
-def test_the_table_says_what_was_agreed() -> None:
-    said = {f"{e.method} {e.path.removeprefix('/api/{loop}')}": e.role.name.lower() for e in ENDPOINTS}
-    assert said == {
-        "POST /predict": "app",
-        "POST /samples": "app",
-        "POST /feedback": "app",
-        "GET /training/status": "app",
-        "GET /status": "app",
-        "GET /models": "app",
-        "GET /rollout": "app",
-        "GET /history": "app",
-        "POST /uploads": "app",
-        "GET /uploads": "app",
-        "GET /metrics": "app",
-        "POST /train": "operator",
-        "POST /cancel": "operator",
-        "POST /promote": "operator",
-        "POST /rollback": "operator",
-        "POST /experiment": "operator",
-        "POST /experiment/stop": "operator",
-        "GET /experiment": "app",
-        "GET /models/{v}/download": "operator",
-        "GET /health": "none",
-        "GET /openapi.json": "none",
-        "GET /docs": "none",
-    }
 
 
 def test_the_history_names_who_asked(app: App, keys: dict[str, str]) -> None:

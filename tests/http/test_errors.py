@@ -51,7 +51,10 @@ TABLE: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", "/api/toy/predict", {"content": b"{"}, 400, "invalid_input", None),
     ("POST", "/api/toy/predict", {"json": {"input": 1}}, 503, "no_model", None),
     ("POST", "/api/toy/samples", {"json": {"label": 1}}, 400, "invalid_input", "input"),
-    ("POST", "/api/toy/feedback", {"json": {"label": 1}}, 400, "invalid_input", None),
+    ("POST", "/api/toy/feedback", {"json": {"label": 1}}, 400, "invalid_input", "id"),
+    ("POST", "/api/toy/feedback", {"json": {"id": "x"}}, 400, "invalid_input", "label"),
+    ("POST", "/api/toy/feedback", {"json": {"id": "x", "score": "much"}}, 400, "invalid_input", "score"),
+    ("POST", "/api/toy/feedback", {"json": {"session": "x", "label": 1}}, 404, "not_found", "session"),
     ("POST", "/api/toy/feedback", {"json": {"id": "x", "label": 1}}, 404, "not_found", "id"),
     ("POST", "/api/toy/feedback", {"json": {"id": "x", "label": 1, "weight": "much"}}, 400, "invalid_input", "weight"),
     ("POST", "/api/toy/promote", {"json": {"version": "three"}}, 400, "invalid_input", "version"),
@@ -131,7 +134,7 @@ def _classes(cls: type[errors.EvergreenError]) -> list[type[errors.EvergreenErro
 def test_every_class_of_error_keeps_its_status_and_code(cls: type[errors.EvergreenError]) -> None:
     status, body, headers = explain(cls("it is so"))
     assert (status, shape_of(body)["code"]) == (cls.status, cls.code)
-    assert ("Retry-After" in headers) == (status == 503)
+    assert ("Retry-After" in headers) == (status in (429, 503))
 
 
 def test_a_path_that_no_door_opens_is_refused_to_everybody(start: Callable[..., App]) -> None:

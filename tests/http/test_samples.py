@@ -1,4 +1,4 @@
-"""Samples and feedback: every way to send them, all or nothing, never counted twice."""
+"""Samples: every way to send them, all or nothing, never counted twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from http_harness import MEMORY, PLAIN, App, wait
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evergreen.core.records import Model
 from evergreen.stages.collect import Intake
 
 ROWS = [{"id": f"r{i}", "input": {"n": i}, "label": "yes"} for i in range(3)]
@@ -120,31 +119,6 @@ def test_every_id_is_counted_once_whatever_is_sent_again(app: App, ids: list[lis
         fresh = {str(i) for i in call} - seen
         assert said == {"accepted": len(fresh), "duplicates": len(call) - len(fresh)}
         seen |= fresh
-
-
-def test_feedback_joins_the_prediction_once(app: App) -> None:
-    app.learn("first")
-    output = app.post("/api/toy/predict", {"input": {"n": 4}, "id": "p-1"}).json()["output"]
-    assert app.post("/api/toy/feedback", {"id": "p-1", "label": output}).json() == {"accepted": 1, "duplicates": 0}
-    assert app.post("/api/toy/feedback", {"id": "p-1", "label": "no"}).json() == {"accepted": 0, "duplicates": 1}
-    told = next(s for s in app.project.ledger.samples("toy", origin="feedback"))
-    assert (told.kind, told.input, told.label, told.output) == ("feedback", {"n": 4}, output, output)
-    (model,) = app.project.ledger.find(Model, "toy")
-    tally = wait(lambda: (t := app.project.ledger.tally(model.id)).judged and t)
-    assert (tally.judged, tally.right) == (1, 1)
-
-
-def test_feedback_finds_what_was_stored_long_ago(app: App) -> None:
-    app.post("/api/toy/samples", {"id": "old", "input": {"n": 8}})
-    assert app.post("/api/toy/feedback", {"id": "old", "label": "yes"}).json()["accepted"] == 1
-    (told,) = app.project.ledger.samples("toy", origin="feedback")
-    assert (told.input, told.label) == ({"n": 8}, "yes")
-
-
-def test_feedback_on_nothing_needs_the_input(app: App) -> None:
-    said = app.post("/api/toy/feedback", {"id": "?", "label": "yes"})
-    assert (said.status_code, said.json()["error"]["field"]) == (404, "id")
-    assert app.post("/api/toy/feedback", {"id": "?", "label": "yes", "input": {"n": 1}}).json()["accepted"] == 1
 
 
 def test_half_a_body_is_not_taken_for_a_whole_one(app: App) -> None:

@@ -49,7 +49,7 @@ def test_what_runs_is_answered_before_it_ends(launch: Callable[..., Process], si
     assert answers[0].json()["output"]["mark"] == "first"
     again = launch(None, folder=server.folder)  # and what was answered is written down
     said = httpx.post(f"{again.url}/api/toy/feedback", json={"id": "last", "label": "yes"})
-    assert said.json() == {"accepted": 1, "duplicates": 0}
+    assert said.json() == {"accepted": 1, "duplicates": 0, "id": "last"}
 
 
 def test_nothing_that_was_acknowledged_is_lost_when_it_is_killed(launch: Callable[..., Process]) -> None:

@@ -310,3 +310,18 @@ def test_training_tells_of_every_part(tmp_path: Path) -> None:
     phases = [step[0] for step in left.steps]
     assert list(dict.fromkeys(phases)) == ["count", "cross-validate", "fit", "export"]
     assert Job(tmp_path, tmp_path).uploads == {}
+
+
+def test_texts_are_described_by_length_script_and_words() -> None:
+    recipe = Intent(IntentOptions())
+    said = recipe.describe({"text": "Turn it on, ОК?"})
+    assert said == {
+        "characters": 15.0,
+        "words": 4.0,
+        "other scripts": 2 / 10,
+        "unknown words": ["turn", "it", "on", "ок"],
+    }
+    assert recipe.describe({"text": "?"})["other scripts"] == 0.0
+    assert recipe.describe(None) == {}
+    answer = {"intent": "light_on", "confidence": 0.7, "in_scope": True, "probabilities": {}}
+    assert recipe.describe_output(answer) == {"intent": "light_on", "confidence": 0.7}

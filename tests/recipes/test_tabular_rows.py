@@ -152,9 +152,13 @@ class TestInputs:
             with pytest.raises(InvalidInput):
                 recipe.check({"colour": cell})
 
-    def test_described_by_its_numbers(self) -> None:
+    def test_described_by_its_numbers_and_categories(self) -> None:
         assert NUMBERS.describe({"a": 1, "b": None, "c": 3}) == {"a": 1.0}
-        assert FREE.describe({"a": 1, "b": "x", "y": 3, "t": True}) == {"a": 1.0}
+        assert FREE.describe({"a": 1, "b": "x", "c": " ", "y": 3}) == {"a": 1.0, "b": "x"}
+        recipe = tabular(features=("colour", "n"), categorical=("colour",))
+        assert recipe.describe({"colour": 7, "n": 0.5, "other": 1}) == {"colour": "7", "n": 0.5}
+        assert recipe.describe({"colour": None, "n": "?"}) == {}
+        assert recipe.describe_output({"label": 3.0, "confidence": 0.5}) == {"label": "3", "confidence": 0.5}
 
 
 class TestSequences:
@@ -305,7 +309,7 @@ def _plain(recipe: Tabular, datum: Datum) -> None:
     assert math.isfinite(datum.weight)
     again = recipe.sample({"input": datum.input, "label": datum.label, "weight": datum.weight})
     assert (again.input, again.label) == (datum.input, datum.label)
-    assert all(math.isfinite(v) for v in recipe.describe(datum.input).values())
+    assert all(isinstance(v, str) or math.isfinite(v) for v in recipe.describe(datum.input).values())  # type: ignore[arg-type]
 
 
 def _strict(value: Any) -> bytes:

@@ -56,3 +56,18 @@ def test_the_interval_comes_round_with_fractions_of_hours() -> None:
     rules = TriggerConfig.model_validate({"every": "1.8s", "min_size": 10})
     assert due(rules, Facts(20, 20, timedelta(seconds=1), None)).looked is False
     assert due(rules, Facts(20, 20, timedelta(seconds=2), None)).train
+
+
+def test_drift_is_a_reason_once_labels_come_and_again_only_for_twice_as_many() -> None:
+    rules = TriggerConfig(drift=True, drift_min_new=50)
+    wrong = "inputs have changed"
+    assert not due(rules, Facts(900, 49, None, None, drift=wrong)).train
+    assert not due(rules, Facts(900, 900, None, None)).train
+    assert not due(TriggerConfig(), Facts(900, 900, None, None, drift=wrong)).train
+    assert due(rules, Facts(900, 50, None, None, drift=wrong)).because == f"drift: {wrong}; 50 new samples"
+    for answers in range(6):
+        needed = 50 * 2**answers
+        assert not due(rules, Facts(9000, needed - 1, None, None, drift=wrong, answers=answers)).train
+        assert due(rules, Facts(9000, needed, None, None, drift=wrong, answers=answers)).train
+    cooling = TriggerConfig(drift=True, cooldown=timedelta(hours=1))
+    assert not due(cooling, Facts(900, 90, None, timedelta(minutes=1), drift=wrong)).train

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from evergreen.cli import borrowed, data, doctor, experiments, keys, loops, models, notify, project, uploads, worker
+from evergreen.cli import (
+    audit,
+    borrowed,
+    data,
+    doctor,
+    drift,
+    experiments,
+    keys,
+    loops,
+    models,
+    notify,
+    project,
+    uploads,
+    worker,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +50,7 @@ def evergreen(
 
 _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
     "Project": (project.init, project.up, project.demo, doctor.doctor),
-    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history),
+    "Loops": (loops.status, loops.trigger, loops.train, loops.cancel, loops.history, drift.drift),
     "Models": (models.models, models.promote, models.rollback, experiments.experiment, models.evaluate),
     "Far side": (worker.worker, borrowed.notebook, borrowed.colab),
     "Data": (data.collect, uploads.upload, uploads.uploads),
@@ -46,4 +60,5 @@ for panel, commands in _PANELS.items():
         app.command(rich_help_panel=panel)(command)
 app.add_typer(data.dataset, name="dataset", rich_help_panel="Data")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Access")
+app.command(rich_help_panel="Access")(audit.audit)
 app.add_typer(notify.notify, name="notify", rich_help_panel="Access")

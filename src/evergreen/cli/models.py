@@ -22,20 +22,48 @@ if TYPE_CHECKING:
 
 
 def models(
-    loop: LoopArgument = None, config: ConfigOption = Path("evergreen.toml"), as_json: JsonOption = False
+    loop: LoopArgument = None,
+    version: Annotated[str | None, typer.Option("--version", "-v", help="One version, 3 or v3.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="What the gate decided on it and why, as Markdown.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the report and its pictures to a folder.")] = None,
+    config: ConfigOption = Path("evergreen.toml"),
+    as_json: JsonOption = False,
 ) -> None:
-    """List the model versions of a loop, newest first."""
+    """List the model versions of a loop, newest first; or tell why the gate decided so on one."""
     from evergreen.core.records import Model
 
     with opened(config) as project:
         one = pick(project, loop)
-        found = one.ledger.find(Model, one.name, newest_first=True)
+        if report or out is not None:
+            _report(one, _model(one, version), out)
+            return
+        if version is not None:
+            found = [_model(one, version)]
+        else:
+            found = list(one.ledger.find(Model, one.name, newest_first=True))
     if as_json:
         terminal.put_json([_plain(m) for m in found])
     elif not found:
         print(f"{one.name} has no model yet: `evergreen train {one.name}`.")
     else:
         terminal.table(["version", "state", ">share", "scores", "verdict", "made"], [_line(m) for m in found])
+
+
+def _report(loop: Loop, model: Model, out: Path | None) -> None:
+    """Print the gate's report on a version, or write it to a folder with its pictures."""
+    from evergreen.stages.gate.report import markdown
+
+    if out is None:
+        print(markdown(model), end="")
+        return
+    from evergreen.http.pages import gate
+
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = gate.pictures(model, loop.config.gate)
+    for name, svg in drawn.items():
+        (out / f"{name}.svg").write_text(svg, encoding="utf-8")
+    (out / "report.md").write_text(markdown(model, {name: f"{name}.svg" for name in drawn}), encoding="utf-8")
+    terminal.say(f"{out / 'report.md'}")
 
 
 def _plain(m: Model) -> dict[str, object]:

@@ -84,6 +84,9 @@ def up(
         int | None,
         typer.Option("--port", "-p", min=0, max=65535, envvar="EVERGREEN_PORT", help="Port; else `http.port`."),
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=64, help="Processes on the port; else `http.processes`.")
+    ] = None,
     config: ConfigOption = Path(NAME),
 ) -> None:
     """Serve the project: predictions, collection, training, pages."""
@@ -104,7 +107,7 @@ def up(
             terminal.say(f"  data:  {project.state}")
             terminal.say("  stop:  Ctrl-C")
 
-        serve(project, host=host, port=port, ready=ready)
+        serve(project, host=host, port=port, processes=processes, config=path, ready=ready)
 
 
 def demo(

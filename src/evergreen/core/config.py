@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class Section(BaseModel):
 class Use(BaseModel):
     """Which plugin to use, and its own options: `{ use = "csv", path = "log.csv" }`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     use: str
 
@@ -74,6 +75,10 @@ class CollectConfig(Section):
     """Refuse samples that do not say that their subject has agreed. Turn it off only for data about no person."""
     folders: tuple[str, ...] = ("data",)
     """Folders, below the project's, from which a training may be given a file of its own."""
+    correction_within: Duration = timedelta(minutes=10)
+    """How old the newest prediction of a session may be for an outcome, or a repeated question, to be about it."""
+    repeat_is_correction: bool = False
+    """Count an answer as wrong when its session asks nearly the same again within that time."""
     max_upload: int = Field(64 * 1024 * 1024, ge=1024)
     """Largest model that a device may send, in bytes."""
     upload_memory_mb: int = Field(256, ge=128)
@@ -112,6 +117,10 @@ class TriggerConfig(Section):
     """Never train on fewer samples than this, unless forced."""
     cooldown: Duration = timedelta(0)
     """Time that must pass between the starts of two trainings, unless asked for."""
+    drift: bool = False
+    """Train once live traffic is no longer what the champion learnt from, and there are new labelled samples."""
+    drift_min_new: int = Field(50, ge=1)
+    """New labelled samples that it takes; twice as many for each further training under one alarm."""
 
 
 class GateConfig(Section):
@@ -125,6 +134,8 @@ class GateConfig(Section):
     """The difference that does not matter (or, for superiority, that is asked for)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the interval around the difference."""
+    benefit: bool = True
+    """Let through what answers no held-out row worse than the champion, though the rows be too few to be sure."""
     floors: dict[str, float] = {}
     """Scores below which a model is rejected, whatever the champion does."""
     min_rows: int = Field(30, ge=1)
@@ -133,6 +144,20 @@ class GateConfig(Section):
     """Longest mean time to answer one input in the serving process."""
     max_size_mb: float | None = Field(None, gt=0)
     """Largest artifact."""
+    max_ece: float | None = Field(None, gt=0, le=1)
+    """Largest expected calibration error: how far probabilities may lie from what comes true (0.05 is 5 points)."""
+    slices: tuple[str, ...] = ()
+    """Parts of the holdout judged by themselves: columns of the input ("device", "person.age"), "label" or "origin"."""
+    slice_margin: float = Field(0.02, ge=0)
+    """A part that is certainly worse by more than this turns a model away, however good the rest is."""
+    slice_rows: int = Field(30, ge=1)
+    """Parts with fewer held-out rows than this are reported and decide nothing."""
+    golden: str | None = None
+    """File, below the project's folder, of cases that must or should be answered in a known way (JSON lines)."""
+    looks: int = Field(20, ge=1)
+    """Warn when more candidates than this were judged on mostly the same held-out rows."""
+    correct_looks: bool = False
+    """Ask for more certainty with every candidate judged on the same rows, so that all together err no more often."""
 
 
 class EvidenceConfig(Section):
@@ -202,6 +227,23 @@ class ServeConfig(Section):
     """Former champions kept loaded, so that a rollback takes no time."""
 
 
+class DriftConfig(Section):
+    """When live traffic counts as another than the champion learnt from."""
+
+    watch: bool = True
+    """Compare what is asked and answered with what the champion learnt from and used to answer."""
+    window: int = Field(1000, ge=100, le=20_000)
+    """Newest stored predictions that are compared."""
+    min_rows: int = Field(200, ge=50)
+    """With fewer predictions than this nothing is said."""
+    effect: float = Field(0.1, gt=0)
+    """Population stability index, less what chance explains, from which a difference matters."""
+    confidence: float = Field(0.999, gt=0.5, lt=1)
+    """How sure the tests must be, over all features together."""
+    fall: float = Field(0.05, gt=0, lt=1)
+    """Fall of the share of right answers, where labels come, that matters."""
+
+
 class LoopConfig(Section):
     """One model that is kept fresh."""
 
@@ -215,12 +257,24 @@ class LoopConfig(Section):
     gate: GateConfig = GateConfig()
     rollout: RolloutConfig = RolloutConfig()
     serve: ServeConfig = ServeConfig()
+    drift: DriftConfig = DriftConfig()
     retries: int = Field(3, ge=0)
     """How often a training whose worker was lost is tried again."""
     time_limit: Duration | None = None
     """Longest a training may take."""
     seed: int = 0
     """Start of every random choice of a training."""
+
+
+class RateConfig(Section):
+    """How many calls each server process takes from one caller; five seconds' worth may come at once. 0 is no limit."""
+
+    key: float = Field(5000, ge=0)
+    """Calls a second with one key."""
+    anonymous: float = Field(200, ge=0)
+    """Calls a second without a key, or with one that is not known, from one address."""
+    login: float = Field(10, ge=0)
+    """Attempts a minute to sign in that fail, from one address."""
 
 
 class HttpConfig(Section):
@@ -230,6 +284,8 @@ class HttpConfig(Section):
     """Address to listen on."""
     port: int = Field(5001, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    processes: int = Field(1, ge=1, le=64)
+    """Server processes that share the port; all change version together. About one for each core is enough."""
     cors: tuple[str, ...] = ()
     """Origins of browsers' pages that may predict, collect and read; "*" for all."""
     hosts: tuple[str, ...] = ()
@@ -238,12 +294,22 @@ class HttpConfig(Section):
     """Largest request, in bytes."""
     anonymous: Literal["none", "app", "reviewer", "operator", "admin"] | None = None
     """Role of callers without a key. Not set: admin while no key exists and only this machine can call, else none."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    rate: RateConfig = RateConfig()
+    audit: Duration = timedelta(days=90)
+    """How long the audit log is kept."""
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy)  # says itself what is wrong
+        return proxies
 
 
 class SubscriberConfig(Use):
     """Somebody who is told what happens; the other keys are those of the plugin."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     use: str
     """The plugin: `webhook`, `apprise`, `mlflow`, or one of your own."""
@@ -256,8 +322,7 @@ class SubscriberConfig(Use):
     give_up: Duration = timedelta(days=3)
     """How long one event is tried again before it is left out, with a line in the history."""
     collapse: Duration | None = None
-    """Events of one loop and kind within this time after one that was told become one message; not set: as the plugin
-    thinks fit."""
+    """Events of one kind within this time after one that was told become one message; not set: as the plugin says."""
 
     @property
     def called(self) -> str:

@@ -9,6 +9,7 @@
     ├── Unauthorized           a key is needed, or this one is not known      HTTP 401
     ├── Refused                the caller may not do this                     HTTP 403
     │   └── NoConsent          the subject has not agreed
+    ├── TooMany                more calls than the caller may make in a while HTTP 429
     ├── NotFound               no such loop, sample, run or model             HTTP 404
     ├── Conflict               the world is not as the caller thought         HTTP 409
     │   ├── IllegalMove        the table of moves does not allow it
@@ -103,6 +104,21 @@ class NoConsent(Refused):
     code = "no_consent"
 
 
+class TooMany(EvergreenError):
+    """These are more calls than this caller may make in such a short time."""
+
+    status = 429
+    code = "too_many"
+    remedy = "Wait as long as Retry-After says. `rate` in [http] sets the limits."
+
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, hint: str | None = None, after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        #: Seconds until a call will be answered again.
+        self.after_s = after_s
+
+
 class NotFound(EvergreenError):
     """There is no such record."""
 
@@ -163,8 +179,15 @@ class PredictionFailed(EvergreenError):
 
     code = "prediction_failed"
 
-    def __init__(self, message: str | None = None, *, failed: Sequence[str] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        field: str | None = None,
+        hint: str | None = None,
+        failed: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
         #: Ids of the models that were asked.
         self.failed = failed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -31,19 +32,7 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         """Sum two tallies."""
-        return Tally(
-            self.answered + other.answered,
-            self.failed + other.failed,
-            self.judged + other.judged,
-            self.right + other.right,
-            self.latency_ms + other.latency_ms,
-            self.scored + other.scored,
-            self.score + other.score,
-            self.score_sq + other.score_sq,
-            self.compared + other.compared,
-            self.agreed + other.agreed,
-            self.latency_sq + other.latency_sq,
-        )
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def __sub__(self, other: Tally) -> Tally:
         """Return what came after `other`."""
@@ -85,8 +74,17 @@ class Ledger(Protocol):
         """Store a batch in one transaction; say of each sample whether it was new (by loop and id).
 
         Raises `Stale`, storing nothing, when `cursor.was` is not where the ledger thinks the source is.
-        `traffic` (model id -> what to add) is summed up in the same transaction.
+        `traffic` (model id -> what to add) is summed up in the same transaction. So is what outcomes (`feedback`
+        with a model) say of theirs; one by the id of another replaces it and counts as new if it says something else.
         """
+        ...
+
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample, at a cost that does not grow with their number."""
+        ...
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session that was stored between two moments, other than `but`; as cheaply."""
         ...
 
     def samples(
@@ -268,6 +266,7 @@ class Ticket:
     limit_s: float | None = None  #: wall-clock bound
     uploads: Mapping[str, str] = field(default_factory=dict)  #: models from devices: id -> store key
     nonce: str = ""  #: tells attempts of the same number apart, where two could be under way
+    slices: Sequence[str] = ()  #: by which columns the holdout is told apart, for the gate
 
     @property
     def mark(self) -> str:
@@ -282,6 +281,12 @@ class Evidence:
     ids: Sequence[str] = ()
     candidate: Mapping[str, Sequence[float]] = field(default_factory=dict)
     champion: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    slices: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: name -> the part each row belongs to
+    #: rows of one number belong together; empty: each row stands for itself
+    groups: Sequence[int] = field(default_factory=list)
+    strata: Sequence[str] = field(default_factory=list)  #: the layer each row was drawn from; empty: there is one
+    #: "candidate", "champion" -> for each row what `Recipe.certainty` said
+    sure: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

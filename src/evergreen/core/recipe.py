@@ -17,8 +17,27 @@ from pydantic import BaseModel, ConfigDict
 from evergreen.core.errors import InvalidInput, JobFailed
 from evergreen.core.records import Json
 
-#: metric -> one figure per holdout row, larger is better. Means are compared, row by row in pairs.
+#: metric -> one figure per holdout row. Means are compared, row by row in pairs; `Recipe.metrics` says what they mean.
 Scores = Mapping[str, Sequence[float]]
+
+#: What drift is watched by: a number, a category as text, or words, of which the share that is new is watched.
+Described = Mapping[str, "float | str | Sequence[str]"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one score tells of a row: whether more of it is better, and what its mean is called in words."""
+
+    means: str = ""  #: "share of the answers that are right"
+    larger_is_better: bool = True
+    kind: Literal["binary", "real"] = "real"  #: binary: 0 or 1 for each row
+
+
+#: Scores that go by these names mean this, unless a recipe declares them otherwise.
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric("share of the answers that are right", kind="binary"),
+    "log_likelihood": Metric("mean logarithm of the probability given to what is right; 0 is the best"),
+}
 
 
 class PluginOptions(BaseModel):
@@ -36,6 +55,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     group: str | None = None
     time: float | None = None  #: when it was stored, seconds since the epoch
+    origin: str | None = None  #: the source or door it came through, where the gate is to judge by that
 
 
 @dataclass(frozen=True)
@@ -141,6 +161,19 @@ class Job:
             raise JobFailed(f"The worker has to go; what was learnt up to step {step} is saved.", kind="preempted")
 
 
+def spelt(label: Json) -> str:
+    """Write a label as the keys of `probabilities` have it.
+
+    >>> spelt(True), spelt(3.0), spelt("lod")
+    ('true', '3', 'lod')
+    """
+    if isinstance(label, str):
+        return label
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return msgspec.json.encode(label).decode()
+
+
 def _checkpoints(folder: Path) -> dict[int, Path]:
     return {int(path.name): path for path in folder.glob("*") if path.name.isdecimal()}
 
@@ -157,6 +190,8 @@ class Recipe(ABC):
     quick: ClassVar[bool] = False
     #: Rows are a time series: split by time, not by hash.
     timely: ClassVar[bool] = False
+    #: What the scores mean; a score that is not named here is real and better when larger.
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -192,7 +227,27 @@ class Recipe(ABC):
 
     @abstractmethod
     def score(self, predictor: Predictor, rows: Sequence[Row]) -> Scores:
-        """Measure `predictor` on rows it has never seen: one figure per row and metric, larger is better."""
+        """Measure `predictor` on rows it has never seen: one figure per row and metric."""
+
+    def slices(self, row: Row) -> Mapping[str, str]:
+        """Name the parts of the holdout that a row belongs to ({"language": "de"}), each judged by itself; none by default."""
+        return {}
+
+    def stratum(self, row: Row) -> str:
+        """Name the layer of the holdout a row was drawn from, where each has a fixed number of rows; one by default."""
+        return ""
+
+    def certainty(self, output: Json, label: Json) -> tuple[float, bool, float] | None:
+        """Say how probable an answer called what it decided on, whether that is right, and how probable it called
+        what is right. By default read from its `probabilities`; None where it has none.
+        """
+        shares = output.get("probabilities") if isinstance(output, Mapping) else None
+        if not isinstance(shares, Mapping) or not shares:
+            return None
+        said, right = spelt(self.decision(output)), spelt(label)
+        if said not in shares:
+            said = max(shares, key=lambda name: shares[name])
+        return float(shares[said]), said == right, float(shares.get(right, 0.0))
 
     def report(self, artifact: Path, predictor: Predictor, rows: Sequence[Row], folder: Path) -> None:
         """Write a report for people (`report.md`, pictures) on a trained model; nothing by default."""
@@ -217,8 +272,12 @@ class Recipe(ABC):
                 n += 1
         return n
 
-    def describe(self, value: Json) -> Mapping[str, float]:
-        """Return numbers by which drift of the input is watched; none by default."""
+    def describe(self, value: Json) -> Described:
+        """Return what drift of the inputs is watched by; nothing by default. What is missing is left out."""
+        return {}
+
+    def describe_output(self, output: Json) -> Described:
+        """Return what drift of the answers is watched by: the decision as text, how sure it is. Nothing by default."""
         return {}
 
 

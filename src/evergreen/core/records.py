@@ -35,6 +35,9 @@ class Sample:
     subject: str | None = None  #: pseudonym of the person it is about
     group: str | None = None  #: what must not be torn apart by the split (session, camera, device)
     model: str | None = None  #: id of the model that answered
+    session: str | None = None  #: whose questions follow each other: a conversation, a visit, a user
+    right: bool | None = None  #: of an outcome: was the answer right?
+    score: float | None = None  #: of an outcome that is a figure: larger is better
     seq: int = 0  #: its place in the ledger, given by the ledger
     at: datetime | None = None  #: when it was stored, given by the ledger
 

@@ -1,10 +1,9 @@
-"""The colder half of the API: feedback, trainings, models, history, and what machines ask of a server."""
+"""The colder half of the API: trainings, models, history, and what machines ask of a server."""
 
 from __future__ import annotations
 
 import tempfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,18 +16,15 @@ import evergreen
 from evergreen import engine
 from evergreen.core.errors import InvalidInput, NotFound
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Model, Run
-from evergreen.core.states import IN_SERVICE, OPEN_RUNS, SampleState
+from evergreen.core.records import Model, Run
+from evergreen.core.states import IN_SERVICE, OPEN_RUNS
 from evergreen.http import shapes, uploads
 from evergreen.http.auth import Role
-from evergreen.http.desk import Given
 from evergreen.http.errors import decode
 from evergreen.http.metrics import render
 from evergreen.http.serving import Serving
 from evergreen.stages import collect, observe
 
-#: How far back a prediction is looked for when feedback comes.
-_FAR = 100_000
 #: Versions that are listed.
 _LISTED = 500
 #: Bytes of a download that are read at a time.
@@ -45,52 +41,6 @@ def reply(said: Any, status: int = 200) -> Response:
 async def body_of(request: Request, shape: type[msgspec.Struct]) -> Any:
     """Read a body; none at all is an empty object. Raises msgspec's errors, which `errors` explains."""
     return decode(await request.body() or b"{}", shape)
-
-
-# What is learnt afterwards
-
-
-async def feedback(serving: Serving, request: Request, loop: Loop) -> Response:
-    """Join a label with the prediction it is about. The same prediction is judged once."""
-    told: shapes.Feedback = await body_of(request, shapes.Feedback)
-    if "\0" in told.id + (told.subject or ""):
-        raise InvalidInput("id or subject holds the character NUL", field="id")
-    desk = serving.desks[loop.name]
-    given = desk.recall(told.id) or await serving.run(_look_up, loop, told.id)
-    if given is None and told.input is msgspec.UNSET:
-        raise NotFound(
-            f"no prediction or sample {told.id!r} of {loop.name} was stored", field="id", hint='Send its "input" along.'
-        )
-    row = {
-        "input": told.input if given is None else given.value,
-        "label": told.label,
-        "weight": told.weight,
-        "subject": told.subject or (given.subject if given else None),
-        "consent": told.consent or given is not None,  # without consent it would not have been stored
-    }
-    sample = collect.admit(loop, row, origin="feedback", id=f"{told.id[:190]}.feedback")
-    if given is not None:
-        sample = replace(sample, kind="feedback", output=given.output, model=given.model or None)
-    else:
-        sample = replace(sample, kind="feedback")
-    (fresh,) = await serving.store(loop.name, [sample])
-    if fresh and given is not None and given.model:
-        desk.judged(given.model, right=_agrees(given.output, told.label))
-    return reply(shapes.Stored(int(fresh), int(not fresh)))
-
-
-def _agrees(output: Json, label: Json) -> bool:
-    """Say whether an answer is the label, or an object that names it."""
-    return bool(output == label or (isinstance(output, dict) and "label" in output and output["label"] == label))
-
-
-def _look_up(loop: Loop, id: str) -> Given | None:
-    """Find a sample without a label by its id, the newest first."""
-    for state in (SampleState.ACCEPTED, SampleState.PENDING):
-        for s in loop.ledger.samples(loop.name, state=state, labelled=False, newest_first=True, limit=_FAR):
-            if s.id == id:
-                return Given(id, s.input, s.output, s.model or "", s.subject)
-    return None
 
 
 # Training
@@ -122,6 +72,11 @@ async def cancel(serving: Serving, request: Request, loop: Loop) -> Response:
 async def status(serving: Serving, _: Request, loop: Loop) -> Response:
     """Say where a loop stands."""
     return reply(await serving.run(observe.status, loop))
+
+
+async def drift(serving: Serving, _: Request, loop: Loop) -> Response:
+    """Say whether live traffic is still what the champion learnt from."""
+    return reply(await serving.run(observe.drift_report, loop))
 
 
 async def history(serving: Serving, request: Request, loop: Loop) -> Response:
@@ -236,7 +191,17 @@ def _rollout(serving: Serving, loop: Loop) -> shapes.Rollout:
 def _traffic(loop: Loop, model: Model) -> shapes.Traffic:
     t = loop.ledger.tally(model.id)
     mean = round(t.latency_ms / t.answered, 3) if t.answered else None
-    return shapes.Traffic(t.answered, t.failed, t.judged, t.right, mean)
+    return shapes.Traffic(
+        t.answered,
+        t.failed,
+        t.judged,
+        t.right,
+        mean,
+        t.scored,
+        t.score / t.scored if t.scored else None,
+        t.compared,
+        t.agreed,
+    )
 
 
 def _model(m: Model) -> shapes.ModelOut:

@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from evergreen.core.errors import EvergreenError
@@ -18,13 +19,16 @@ from evergreen.http.edge import Edge
 from evergreen.http.endpoints import routes
 from evergreen.http.errors import explain
 from evergreen.http.hot import Claim, Hot
+from evergreen.http.proxies import Proxies
 from evergreen.http.serving import Serving
+from evergreen.http.ways import Endpoint, declared
 
 _ERRORS = (EvergreenError, HTTPException, msgspec.ValidationError, msgspec.DecodeError, ValidationError, Exception)
 
 
 def build(serving: Serving) -> ASGIApp:
     """Put the application together. A door's own paths win over ours."""
+    from evergreen.http.pages.render import STATIC
     from evergreen.http.pages.routes import routes as pages
 
     doors: list[BaseRoute] = []
@@ -33,12 +37,20 @@ def build(serving: Serving) -> ASGIApp:
         # A door learns what it serves when it is asked for its routes; only then is it asked what it claims.
         doors += door.routes(serving) if hasattr(door, "routes") else []
         claims.update(getattr(door, "hot", {}))
+    ours = [*routes(serving), *pages(serving)]
+    static = Mount("/static", StaticFiles(directory=STATIC), name="static")
+    ways: dict[str, Endpoint] = {}
+    for way in (*(claim.said for claim in claims.values()), *declared([*doors, *ours])):
+        ways.setdefault(way.name, way)
+    serving.ways = tuple(ways.values())
     app = Starlette(
-        routes=[*doors, *routes(serving), *pages(serving)],
+        routes=[*doors, *ours, static],
         exception_handlers=dict.fromkeys(_ERRORS, _explained),
     )
     app.state.serving = serving
-    return Hot(Edge(app, serving, frozenset(path for _, path in claims)), serving, claims)
+    whole = Hot(Edge(app, serving, frozenset(path for _, path in claims)), serving, claims)
+    proxies = serving.config.http.proxies
+    return Proxies(whole, proxies) if proxies else whole
 
 
 def _explained(request: Request, exc: Any) -> Response:

@@ -1,4 +1,4 @@
-"""Who calls: keys and their roles, kept in the ledger as hashes, and what callers without a key may do."""
+"""Who calls: keys, their roles and how long they hold, kept in the ledger as hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
@@ -21,9 +21,14 @@ from evergreen.core.ports import Ledger
 log = logging.getLogger("evergreen.http")
 
 _PREFIX = "egk_"
-_SCOPE = "key"
+#: Scopes in the ledger: keys, when each was last used, sessions that were ended before their time.
+_SCOPE, _USED, _ENDED = "key", "key.used", "session.ended"
 #: How long a revoked key may still work, in seconds.
 _FRESH = 1.0
+#: A key's last use is known to this many seconds.
+_USED_S = 60.0
+#: Longest that a key may be made to hold.
+_LONGEST = timedelta(days=3650)
 
 Raw = Mapping[bytes, bytes]  # headers of a request: lower-case name -> value
 
@@ -58,6 +63,12 @@ class Key:
     sha256: str
     created: str
     last4: str
+    expires: str | None = None  #: moment after which it opens nothing
+    until: float = float("inf")  #: the same, in seconds since 1970
+
+    def expired(self, now: float) -> bool:
+        """Say whether it holds no more."""
+        return now >= self.until
 
 
 class Caller(NamedTuple):
@@ -69,35 +80,81 @@ class Caller(NamedTuple):
     id: str | None = None  #: of the key
 
 
-def create(ledger: Ledger, name: str, role: str) -> tuple[str, str]:
+def create(ledger: Ledger, name: str, role: str, expires: timedelta | None = None) -> tuple[str, str]:
     """Make a key and return (id, key); the key can never be shown again."""
     rank = Role.named(role)
     if rank is Role.NONE:
         raise InvalidInput("a key without a role opens nothing", field="role")
     if not 0 < len(name.strip()) <= 80:
         raise InvalidInput("a key's name has 1 to 80 characters", field="name")
+    if expires is not None and not timedelta(0) < expires <= _LONGEST:
+        raise InvalidInput("a key holds for more than no time and at most ten years", field="expires")
     id, key = secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(32)
+    now = datetime.now(UTC)
     kept = {
         "name": name.strip(),
         "role": rank.name.lower(),
         "sha256": _digest(key),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now.isoformat(timespec="seconds"),
         "last4": key[-4:],
     }
+    if expires is not None:
+        kept["expires"] = (now + expires).isoformat(timespec="milliseconds")
     ledger.remember(_SCOPE, id, json.dumps(kept))
     return id, key
 
 
 def listing(ledger: Ledger) -> list[Key]:
-    """Return all keys, oldest first."""
+    """Return all keys, oldest first; those that have expired, too."""
     return sorted((_key(id, kept) for id, kept in ledger.recall_all(_SCOPE).items()), key=lambda k: (k.created, k.id))
 
 
-def revoke(ledger: Ledger, id: str) -> None:
+def used(ledger: Ledger) -> Mapping[str, str]:
+    """Return when each key was last used: id -> moment, to the minute. A key that never was is not there."""
+    return ledger.recall_all(_USED)
+
+
+def revoke(ledger: Ledger, id: str) -> Key:
     """Forget a key; running servers refuse it within a second, and its sessions with it."""
-    if ledger.recall(_SCOPE, id) is None:
-        raise NotFound(f"there is no key {id}", field="id")
-    ledger.remember(_SCOPE, id, None)
+    key = _known(ledger, id)
+    with ledger.together():
+        ledger.remember(_SCOPE, id, None)
+        ledger.remember(_USED, id, None)
+    return key
+
+
+def rotate(
+    ledger: Ledger, id: str, *, grace: timedelta = timedelta(0), expires: timedelta | None = None
+) -> tuple[str, str]:
+    """Make a new key of the same name and role, and return (id, key). The old one holds for `grace`, then no more.
+
+    The new one holds for `expires`, or for as long as the old one was made for.
+    """
+    old = _known(ledger, id)
+    if expires is None and old.expires:
+        expires = datetime.fromisoformat(old.expires) - datetime.fromisoformat(old.created)
+    with ledger.together():
+        made = create(ledger, old.name, old.role.name, expires)
+        end = datetime.now(UTC) + grace
+        if not grace:
+            revoke(ledger, id)
+        elif end.timestamp() < old.until:
+            kept = json.loads(ledger.recall(_SCOPE, id) or "{}")
+            ledger.remember(_SCOPE, id, json.dumps({**kept, "expires": end.isoformat(timespec="milliseconds")}))
+    return made
+
+
+def in_force(ledger: Ledger) -> bool:
+    """Say whether any key opens anything now."""
+    now = time.time()
+    return any(not key.expired(now) for key in listing(ledger))
+
+
+def _known(ledger: Ledger, id: str) -> Key:
+    kept = ledger.recall(_SCOPE, id)
+    if kept is None:
+        raise NotFound(f"there is no key {id}", field="id", hint="`evergreen keys list` shows their ids.")
+    return _key(id, kept)
 
 
 def demand(caller: Caller, role: Role) -> str:
@@ -112,13 +169,19 @@ def demand(caller: Caller, role: Role) -> str:
 class Keys:
     """The keys as this process knows them: read from the ledger at most once a second."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._wall = wall
         self._read_at = float("-inf")
         self._by_digest: dict[str, Key] = {}
         self._known: dict[bytes, Key] = {}  # header value -> key, so that hashing is not done for every request
         self._by_id: dict[str, Key] = {}
+        self._ended: frozenset[str] = frozenset()
+        self._used: dict[str, float] = {}  # id -> when, in this process
+        self._told: dict[str, float] = {}  # id -> when, as the ledger was told
         self._reading: asyncio.Lock | None = None
 
     def __len__(self) -> int:
@@ -130,8 +193,9 @@ class Keys:
         return self._clock() - self._read_at > _FRESH
 
     def read(self) -> None:
-        """Read all keys from the ledger (blocking)."""
+        """Read all keys, and the sessions that were ended, from the ledger (blocking)."""
         kept = listing(self._ledger)
+        self._ended = frozenset(self._ledger.recall_all(_ENDED))
         self._by_id = {k.id: k for k in kept}
         self._by_digest = {k.sha256: k for k in kept}
         self._known = {}
@@ -152,21 +216,53 @@ class Keys:
                     log.warning("keys could not be read again", exc_info=True)
                     self._read_at = self._clock()
 
-    def by_id(self, id: str) -> Key | None:
-        """Return a key that has not been revoked."""
-        return self._by_id.get(id)
+    def by_session(self, id: str, session: str) -> Key | None:
+        """Return the key of a session that holds: neither was ended, nor is its key revoked or expired."""
+        key = self._by_id.get(id)
+        now = self._wall()
+        if key is None or key.expired(now) or session in self._ended:
+            return None
+        self._used[id] = now
+        return key
 
     def by_secret(self, secret: bytes) -> Key:
         """Return the key that was sent, or raise `Unauthorized`."""
-        known = self._known.get(secret)
-        if known is not None:
-            return known
+        key = self._known.get(secret)
+        if key is None:
+            key = self._known[secret] = self._found(secret)
+        now = self._wall()
+        if now >= key.until:
+            raise Unauthorized(
+                f"this key has expired, on {key.expires}", hint="Make another: evergreen keys rotate ID."
+            )
+        self._used[key.id] = now
+        return key
+
+    def whose(self, secret: bytes) -> Key | None:
+        """Return the key that was sent, also if it has expired."""
+        return self._by_digest.get(hashlib.sha256(secret).hexdigest())
+
+    def _found(self, secret: bytes) -> Key:
         digest = hashlib.sha256(secret).hexdigest()
         key = self._by_digest.get(digest)
         if key is None or not hmac.compare_digest(key.sha256, digest):
             raise Unauthorized("this key is not known here")
-        self._known[secret] = key
         return key
+
+    def end(self, session: str) -> None:
+        """End a session before its time (blocking); other processes heed it within a second."""
+        self._ended |= {session}
+        self._ledger.remember(_ENDED, session, datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def tell(self, *, sessions_s: float) -> None:
+        """Write down when keys were last used; forget ended sessions older than `sessions_s` (blocking)."""
+        for id, at in list(self._used.items()):
+            if at - self._told.get(id, 0.0) >= _USED_S and id in self._by_id:
+                self._ledger.remember(_USED, id, datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes"))
+                self._told[id] = at
+        for session, ended in self._ledger.recall_all(_ENDED).items():
+            if self._wall() - datetime.fromisoformat(ended).timestamp() > sessions_s:
+                self._ledger.remember(_ENDED, session, None)
 
 
 def presented(headers: Raw) -> bytes | None:
@@ -186,4 +282,6 @@ def _digest(key: str) -> str:
 
 def _key(id: str, kept: str) -> Key:
     raw = json.loads(kept)
-    return Key(id, raw["name"], Role.named(raw["role"]), raw["sha256"], raw["created"], raw["last4"])
+    expires = raw.get("expires")
+    until = datetime.fromisoformat(expires).timestamp() if expires else float("inf")
+    return Key(id, raw["name"], Role.named(raw["role"]), raw["sha256"], raw["created"], raw["last4"], expires, until)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
 
 from evergreen.core.errors import EvergreenError, Overloaded, PredictionFailed, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Json, Model, Sample
 from evergreen.http.metrics import Meter
-from evergreen.stages.collect import Intake
+from evergreen.http.recent import Recent
+from evergreen.stages.collect import Given, Intake, alike, correction
 from evergreen.stages.serve import Answer, Live
 
 log = logging.getLogger("evergreen.http")
@@ -28,22 +28,15 @@ _PAUSE, _BATCH = 0.01, 100
 _EXPOSE, _MET = 0.25, 200_000
 #: Predictions kept at hand for feedback, and questions to shadows that may wait.
 _RECENT, _SHADOWS = 5_000, 64
+#: Of a model: answered, failed, milliseconds, their squares, compared, agreed.
+_NOTHING = (0, 0, 0.0, 0.0, 0, 0)
+_NONE = timedelta(0)
 #: Calls that may wait for a thread; more are sent away at once rather than kept waiting for long.
 _CROWD = 512
 
 
 #: Answers or what went wrong, each with its milliseconds.
 Timed = list[tuple[Answer | EvergreenError, float]]
-
-
-class Given(NamedTuple):
-    """A prediction that was given."""
-
-    id: str
-    value: Json
-    output: Json
-    model: str  #: id of the model that answered
-    subject: str | None = None
 
 
 class Desk:
@@ -63,8 +56,11 @@ class Desk:
         self._given: list[Given] = []
         self._traffic: dict[str, list[float]] = {}  # model id -> [answered, failed, ms, ms², compared, agreed]
         self._scheduled = False
-        self._recent: dict[str, Given] = {}
-        self._order: deque[str] = deque()
+        self._recent = Recent(_RECENT)
+        self._handed, self._settled = 0, 0  # predictions to be written down, and those of which that is decided
+        self._within = loop.config.collect.correction_within
+        self._repeats = loop.config.collect.repeat_is_correction
+        self._looking: set[asyncio.Task[None]] = set()
         self._asking = 0
         self._experiment = ""
         self._met: set[str] = set()  # units that were exposed already
@@ -79,17 +75,20 @@ class Desk:
         ids: Sequence[str],
         *,
         unit: str | None = None,
+        session: str | None = None,
         subject: str | None = None,
         consent: bool = False,
     ) -> list[Answer]:
-        """Answer every input and write it down; `unit` (or each id) decides which variant answers.
+        """Answer every input and write it down; `unit` (or the session, or each id) decides which variant answers.
 
-        Raises `NoModel`, `InvalidInput`. Answers are stored only where consent is not asked for, or was given.
+        An outcome may name the `session` (or the unit) instead of an id. Raises `NoModel`, `InvalidInput`. Answers are stored only where consent is not asked for, or was given.
         """
+        unit, session = unit or session, session or unit
         if self.quick and len(values) == 1:
             timed = self._timed(values, ids, unit)
         else:
             timed = await self._in_thread(values, ids, unit)
+        at = self.loop.now() if session else None
         answers = []
         for i, (result, _) in enumerate(timed):
             if not isinstance(result, Answer):
@@ -97,7 +96,8 @@ class Desk:
                 raise result if len(values) == 1 else at_place(result, i)
             answers.append(result)
         for id, answer, (_, ms) in zip(ids, answers, timed, strict=True):
-            self._note(Given(id, answer.input, answer.output, answer.model.id, subject), answer, ms, consent)
+            given = Given(id, answer.input, answer.output, answer.model.id, subject, session, at)
+            self._note(given, answer, ms, consent)
             if answer.exposed is not None:
                 self._meet(*answer.exposed, unit or id)
         return answers
@@ -111,13 +111,22 @@ class Desk:
         finally:
             self._inside -= 1
 
-    def recall(self, id: str) -> Given | None:
-        """Return a prediction given lately."""
-        return self._recent.get(id)
+    async def given(self, id: str) -> Given | None:
+        """Return a prediction, or a sample, whenever and by whichever server it was taken."""
+        return self._recent.get(id) or Given.of(await asyncio.to_thread(self.loop.ledger.sample, self.loop.name, id))
 
-    def judged(self, model: str, *, right: bool) -> None:
-        """Count a label that came for an answer of `model`."""
-        self._intake.put(self.loop.name, (), {model: Tally(judged=1, right=int(right))})
+    async def asked(self, session: str, upto: datetime, *, slack: timedelta = _NONE, but: str = "") -> Given | None:
+        """Return the newest prediction of a session before a moment, if it is not too old to be meant.
+
+        `slack`: how much later than it was given another server may have written it down.
+        """
+        since = upto - self._within
+        ours = self._recent.newest(session, since=since, upto=upto, but=but)
+        look = partial(self.loop.ledger.asked, since=since, upto=upto + slack, but=but)
+        found = Given.of(await asyncio.to_thread(look, self.loop.name, session))
+        if found is None or found.at is None or self._recent.get(found.id) is not None:
+            return ours
+        return ours if ours is not None and ours.at is not None and ours.at >= found.at else found
 
     def flush(self) -> None:
         """Hand what was given to the writer."""
@@ -140,16 +149,23 @@ class Desk:
                 origin="predict",
                 subject=g.subject,
                 model=g.model,
+                session=g.session,
             )
             for g in given
         ]
         try:
             self._intake.put(name, samples, traffic, partial(self._written, len(samples)))
         except Unavailable as e:
-            self._written(len(samples), None, e)
+            self._handed -= len(samples)
+            self._tell(len(samples), e)
 
     def _written(self, n: int, _: Sequence[bool] | None, error: Exception | None) -> None:
-        """Count predictions that could not be written down; answering goes on. Called on the writer's thread too."""
+        """Note what became of predictions; called on the writer's thread."""
+        self._settled += n
+        self._tell(n, error)
+
+    def _tell(self, n: int, error: Exception | None) -> None:
+        """Count predictions that could not be written down; answering goes on."""
         if error is not None:
             self.meter.dropped += n
             if not self._losing:
@@ -176,7 +192,7 @@ class Desk:
         model = answer.model
         tally = self._traffic.get(model.id)
         if tally is None:
-            tally = self._traffic[model.id] = _nothing()
+            tally = self._traffic[model.id] = [*_NOTHING]
         tally[0] += 1
         tally[2] += ms
         tally[3] += ms * ms
@@ -185,10 +201,12 @@ class Desk:
             self._blame(answer.failed)
         if self._log and (consent or not self._consent):
             self._given.append(given)
-            self._recent[given.id] = given
-            self._order.append(given.id)
-            if len(self._order) > _RECENT:
-                self._recent.pop(self._order.popleft(), None)
+            self._handed += 1
+            self._recent.add(given, self._handed - self._settled)
+            if self._repeats and given.session:
+                looking = asyncio.get_running_loop().create_task(self._look_back(given))
+                self._looking.add(looking)
+                looking.add_done_callback(self._looking.discard)
         if answer.shadows and self._asking < _SHADOWS:
             self._asking += 1
             asked = asyncio.get_running_loop().run_in_executor(self._aside, self._ask, answer.shadows, given)
@@ -202,7 +220,7 @@ class Desk:
 
     def _blame(self, models: Sequence[str]) -> None:
         for id in models:
-            self._traffic.setdefault(id, _nothing())[1] += 1
+            self._traffic.setdefault(id, [*_NOTHING])[1] += 1
 
     def _schedule(self) -> None:
         if len(self._given) >= _BATCH:
@@ -211,33 +229,48 @@ class Desk:
             self._scheduled = True
             asyncio.get_running_loop().call_later(_PAUSE, self.flush)
 
-    def _ask(self, shadows: Sequence[Model], given: Given) -> list[tuple[str, list[float]]]:
-        """Ask models whose answers nobody hears; say of each whether it could answer, how long it took, and whether
-        it decides as the answer that was sent."""
-        heard: list[tuple[str, list[float]]] = []
-        decision = self.loop.recipe.decision
+    async def _look_back(self, given: Given) -> None:
+        """Count the answer before this one as wrong if its session asks nearly the same again."""
+        if given.session is None or given.at is None:
+            return
+        try:
+            before = await self.asked(given.session, given.at, but=given.id)
+            if before is not None and before.model is not None and alike(before.value, given.value):
+                self._intake.put(self.loop.name, [correction(self.loop, before)])
+        except EvergreenError as e:
+            log.warning("whether %s was asked again in %s cannot be told: %s", given.id, self.loop.name, e)
+
+    def _ask(self, shadows: Sequence[Model], given: Given) -> list[tuple[str, Sequence[float]]]:
+        """Ask models whose answers nobody hears; return what to count of each."""
+        heard: list[tuple[str, Sequence[float]]] = []
         for model in shadows:
             start = time.perf_counter()
             try:
                 output = self.live.ask(model, given.value)
                 ms = (time.perf_counter() - start) * 1000
-                agreed = bool(decision(output) == decision(given.output))
             except Unavailable:
                 continue  # it went out of service meanwhile
             except Exception:  # noqa: BLE001 - counted against the model
-                heard.append((model.id, [0, 1, 0.0, 0.0, 0, 0]))
+                heard.append((model.id, (0, 1, 0.0, 0.0, 0, 0)))
             else:
-                heard.append((model.id, [1, 0, ms, ms * ms, 1, int(agreed)]))
+                heard.append((model.id, (1, 0, ms, ms * ms, *self._compared(output, given.output))))
         return heard
 
-    def _asked(self, done: asyncio.Future[list[tuple[str, list[float]]]]) -> None:
+    def _compared(self, one: Json, other: Json) -> tuple[int, int]:
+        """Return whether two answers can be compared, and whether they decide the same."""
+        decision = self.loop.recipe.decision
+        try:
+            return 1, int(decision(one) == decision(other))
+        except (KeyError, TypeError):  # they are of different kinds
+            return 0, 0
+
+    def _asked(self, done: asyncio.Future[list[tuple[str, Sequence[float]]]]) -> None:
         self._asking -= 1
         if done.cancelled():
             return
         for id, more in done.result():
-            tally = self._traffic.setdefault(id, _nothing())
-            for i, figure in enumerate(more):
-                tally[i] += figure
+            tally = self._traffic.get(id, _NOTHING)
+            self._traffic[id] = [a + b for a, b in zip(tally, more, strict=True)]
         self._schedule()
 
     def _meet(self, experiment: str, arm: str, unit: str) -> None:
@@ -273,10 +306,6 @@ class Desk:
                 experiment,
             )
             self._met -= units.keys()
-
-
-def _nothing() -> list[float]:
-    return [0, 0, 0.0, 0.0, 0, 0]
 
 
 def at_place(error: EvergreenError, i: int) -> EvergreenError:

@@ -57,9 +57,13 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         example = content.get("example")
         yield f"<p>{escape(media)}{_shapes(content['schema'])}</p>"
-        yield f"<pre>{escape(example)}</pre>" if isinstance(example, str) else _json(example)
+        if example is not None:
+            yield f"<pre>{escape(example)}</pre>" if isinstance(example, str) else _json(example)
     yield _table(
-        (status, escape(answer["description"]) + "".join(_shapes(c["schema"]) for c in answer["content"].values()))
+        (
+            status,
+            escape(answer["description"]) + "".join(_shapes(c["schema"]) for c in answer.get("content", {}).values()),
+        )
         for status, answer in operation["responses"].items()
     )
     yield "</section>"

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergreen.core.errors import EvergreenError, TooLarge
-from evergreen.http.auth import Raw
+from evergreen.http.audit import REFUSED
+from evergreen.http.auth import Raw, Role
 from evergreen.http.errors import answer
 from evergreen.http.sessions import HOURS
+from evergreen.http.ways import READS, Way
 from evergreen.logs import concerning
 
 if TYPE_CHECKING:
     from evergreen.http.origins import Head
     from evergreen.http.serving import Serving
+    from evergreen.http.ways import Endpoint
 
 #: Last part of paths that "*" in `cors` opens to pages from everywhere, beside everything that only reads.
 OPEN = frozenset({"predict", "samples", "feedback"})
-_READS = ("GET", "HEAD", "OPTIONS")
 #: What a caller may call a request.
 _ID = re.compile(r"[\w.:/+=@-]{1,100}", re.ASCII)
 
@@ -31,7 +34,11 @@ _SECURITY: Head = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
+#: Where the call came over TLS: for a year, only so.
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
 CSP = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -73,8 +80,11 @@ class Edge:
             await _send(send, 204 if head else 403, [*head, *mark, (b"content-length", b"0")], b"")
             return
         extra = [*mark, *self._serving.origins.cors(origin, open=free), *_SECURITY]
+        if scope["scheme"] == "https":
+            extra.append(_HSTS)
         try:
-            scope["evergreen.caller"] = self._serving.screen(headers, changes=scope["method"] not in _READS, open=free)
+            changes = scope["method"] not in READS
+            scope["evergreen.caller"] = self._serving.screen(scope, headers, changes=changes, open=free)
             limit = self._serving.roomy.get(scope["path"], self._max)
             fits(headers.get(b"content-length"), limit)
         except EvergreenError as e:
@@ -83,6 +93,7 @@ class Edge:
                 status, body = tell(e)
                 head = [(name, value) for name, value in head if name != b"content-length"]
                 head.append((b"content-length", b"%d" % len(body)))
+            await self._audited(scope, status)
             await _send(send, status, head + extra, body)
             return
         # What the handler of unexpected errors has logged and answered comes out here once more.
@@ -112,11 +123,41 @@ class Edge:
                 message["headers"] = head
                 if not any(name == b"content-security-policy" for name, _ in head):
                     head.append((b"content-security-policy", CSP.encode()))
+                if not any(name == b"cache-control" for name, _ in head) and not scope["path"].startswith("/static/"):
+                    head.append((b"cache-control", b"no-store"))
                 if "evergreen.visitor" in scope:
                     head.append((b"set-cookie", self._visitor(scope)))
+                await self._audited(scope, message["status"])
             await send(message)
 
         return dressed
+
+    async def _audited(self, scope: Scope, status: int) -> None:
+        """Tell the audit log of a change, or of a call that is refused; of what a person has changed before it is answered."""
+        way: Endpoint | None = scope.get("evergreen.way")
+        if way is None and status in REFUSED:
+            way = self._asked_for(scope)
+        changes = way is not None and way.changes and scope["method"] not in READS
+        if not changes and status not in REFUSED:
+            return
+        found = scope.get("path_params", {})
+        # A path that nobody knows is not written down: it is the caller's own text.
+        what = way.name if way is not None else f"{scope['method'][:10]} (any)"
+        loop = found.get("loop") or found.get("name") or (way.loop if way is not None else "")
+        line = self._serving.line(scope, what, status, loop if loop in self._serving.project.loops else "")
+        if way is not None and way.role is not Role.APP and status < 400:
+            await self._serving.run(self._serving.audit.write, line)
+        else:
+            self._serving.audit.count(line)
+
+    def _asked_for(self, scope: Scope) -> Endpoint | None:
+        """Find the line of the table for a call that did not get as far as its route."""
+        for route in getattr(self._app, "routes", ()):
+            match, more = route.matches(scope)
+            if match is Match.FULL and isinstance(route, Way):
+                scope["path_params"] = more["path_params"]
+                return route.said
+        return None
 
     def _visitor(self, scope: Scope) -> bytes:
         carrier = Response()

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from evergreen.core.errors import EvergreenError, Unavailable
-from evergreen.http import api, experiments, shapes
+from evergreen.http import api, experiments, outcomes, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
 from evergreen.http.serving import Serving
+from evergreen.http.ways import Endpoint, Way
 from evergreen.logs import concerning
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One line of the table."""
-
-    method: str
-    path: str
-    handler: Callable[..., Awaitable[Response]]
-    role: Role
-    summary: str
-    takes: tuple[Any, ...] = ()  #: shapes of the body, any of them
-    gives: tuple[Any, ...] = ()  #: shapes of a good answer, any of them
-    status: int = 200
-    errors: tuple[int, ...] = ()  #: beside 400, 401, 403, 404 and 413, which are declared where they can be
-    query: Mapping[str, str] = field(default_factory=dict)
-    example: Any = None
-    media: str = "application/json"  #: of the answer
-    body: str = "application/json"  #: kind of the body
-
-    @property
-    def of_loop(self) -> bool:
-        """Whether it belongs to one loop."""
-        return "{loop}" in self.path
 
 
 async def _in_front(_: Serving, request: Request, __: Any) -> Response:
@@ -50,12 +25,12 @@ async def _in_front(_: Serving, request: Request, __: Any) -> Response:
 
 async def _openapi(serving: Serving, _: Request) -> Response:
     """Describe this API for programs."""
-    return api.reply(await serving.run(document, serving, ENDPOINTS))
+    return api.reply(await serving.run(document, serving))
 
 
 async def _docs(serving: Serving, _: Request) -> Response:
     """Describe this API for people."""
-    html = await serving.run(lambda: page(document(serving, ENDPOINTS)))
+    html = await serving.run(lambda: page(document(serving)))
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
@@ -73,6 +48,7 @@ ENDPOINTS = (
         gives=(shapes.Predicted, shapes.ManyPredicted),
         errors=(500, 503),
         example=_PREDICTION,
+        changes=False,  # what was asked is written down as a sample
     ),
     Endpoint(
         "POST",
@@ -89,11 +65,12 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/api/{loop}/feedback",
-        api.feedback,
+        outcomes.feedback,
         Role.APP,
-        "Say what the right answer to a prediction would have been. A prediction is judged once.",
+        "Say what came of a prediction: what would have been right, or how well it did as a figure. The same twice "
+        "counts once, another label replaces the first.",
         takes=(shapes.Feedback,),
-        gives=(shapes.Stored,),
+        gives=(shapes.Joined,),
         errors=(503,),
         example={"id": "0190a3…", "label": "yes"},
     ),
@@ -211,6 +188,15 @@ ENDPOINTS = (
     Endpoint("GET", "/api/{loop}/rollout", api.rollout, Role.APP, "Who answers now.", gives=(shapes.Rollout,)),
     Endpoint(
         "GET",
+        "/api/{loop}/drift",
+        api.drift,
+        Role.APP,
+        "Whether live traffic is still what the champion learnt from: alarm, features with their counts, quality, and "
+        "`violations` in the shape that monitors share.",
+        gives=(dict[str, Any],),
+    ),
+    Endpoint(
+        "GET",
         "/api/{loop}/history",
         api.history,
         Role.APP,
@@ -225,29 +211,25 @@ ENDPOINTS = (
 )
 
 
-def routes(serving: Serving) -> list[BaseRoute]:
+def routes(serving: Serving) -> list[Way]:
     """Make a route of every line."""
-    return [
-        Route(e.path.replace("{v}", "{v:int}"), _endpoint(serving, e), methods=[e.method], name=e.handler.__name__)
-        for e in ENDPOINTS
-    ]
+    return [Way(e, _endpoint(serving, e)) for e in ENDPOINTS]
 
 
 def _endpoint(serving: Serving, e: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """Check the role, find the loop, and count how it ended."""
+    """Find the loop, and count how it ended."""
 
     async def plain(request: Request) -> Response:
-        serving.require(request, e.role)
-        return await e.handler(serving, request)
+        response: Response = await e.handler(serving, request)
+        return response
 
     async def of_loop(request: Request) -> Response:
-        serving.require(request, e.role)
         loop = serving.loop(request.path_params["loop"])
         requests = serving.desks[loop.name].meter.requests
         operation = e.handler.__name__
         try:
             with concerning(loop=loop.name):
-                response = await e.handler(serving, request, loop)
+                response: Response = await e.handler(serving, request, loop)
         except EvergreenError as error:
             requests[operation, error.status] += 1
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from evergreen.core.config import problems
-from evergreen.core.errors import EvergreenError, InvalidInput, Unavailable
+from evergreen.core.errors import EvergreenError, InvalidInput, TooMany, Unavailable
 
 log = logging.getLogger("evergreen.http")
 
@@ -34,7 +35,7 @@ def explain(exc: BaseException) -> tuple[int, dict[str, Any], Headers]:
     if isinstance(exc, EvergreenError):
         if exc.status >= 500 and not isinstance(exc, Unavailable):
             log.error("%s", exc, exc_info=exc)
-        return exc.status, shape(exc.code, str(exc), exc.field, exc.hint), _extra(exc)
+        return exc.status, shape(exc.code, str(exc), exc.field, exc.hint), advice(exc)
     hint = "GET /docs lists what there is."
     status = getattr(exc, "status_code", None)
     if isinstance(status, int):  # an HTTPException of the framework
@@ -78,9 +79,14 @@ def invalid(exc: Exception) -> InvalidInput:
     return InvalidInput(message, field=None if "..." in field else field or None)  # "[...]": it does not say which
 
 
-def _extra(exc: EvergreenError) -> Headers:
+def advice(exc: Exception) -> Headers:
+    """Return the headers that say what to do: send a key, try again later."""
+    if not isinstance(exc, EvergreenError):
+        return {}
     if exc.status == 401:
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(exc, TooMany):
+        return {"Retry-After": str(max(1, math.ceil(exc.after_s)))}
     return {"Retry-After": "1"} if exc.status == 503 else {}
 
 

@@ -14,16 +14,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evergreen.core.errors import EvergreenError, InvalidInput
 from evergreen.core.records import Json, Model, Sample
+from evergreen.http.audit import REFUSED
 from evergreen.http.auth import Raw, Role, demand
 from evergreen.http.desk import Desk, at_place
 from evergreen.http.edge import fits, request_id, too_large
-from evergreen.http.errors import answer, decode
+from evergreen.http.errors import advice, answer, decode
 from evergreen.logs import concerning
 from evergreen.stages.collect import admit
 
 if TYPE_CHECKING:
     from evergreen.http.origins import Head
     from evergreen.http.serving import Serving
+    from evergreen.http.ways import Endpoint
 
 #: Inputs in one batch; rows that are admitted before others have their turn.
 MAX_BATCH, _FEW = 1000, 100
@@ -41,6 +43,7 @@ class Claim:
 
     answer: Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]  #: (scope, body) -> status, body as JSON
     refuse: Callable[[Exception], tuple[int, bytes]]  #: what it says of an error, also of one before `answer`
+    said: Endpoint  #: its line of the table; whoever calls has the role app
 
 
 Handler = Callable[[Raw, bytes], Awaitable[Reply]]
@@ -56,7 +59,7 @@ class Hot:
         self._paths: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {}
         for name, desk in serving.desks.items():
             for operation, handler in (("predict", self._predict), ("samples", self._samples)):
-                act = partial(self._answer, desk.meter.requests, operation, partial(handler, desk))
+                act = partial(self._answer, desk.meter.requests, operation, name, partial(handler, desk))
                 self._paths["POST", f"/api/{name}/{operation}"] = act
         for place, claim in claims.items():
             self._paths[place] = partial(self._claimed, claim)
@@ -75,6 +78,7 @@ class Hot:
         self,
         counted: dict[tuple[str, int], int],
         operation: str,
+        loop: str,
         handler: Handler,
         scope: Scope,
         receive: Receive,
@@ -82,7 +86,7 @@ class Hot:
     ) -> None:
         headers = dict(scope["headers"])
         try:
-            await self._admitted(headers)
+            await self._admitted(scope, headers)
             status, body, head = await handler(headers, await self._body(headers, receive))
         except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it
             id = request_id(headers)
@@ -90,23 +94,33 @@ class Hot:
                 status, body, head = answer(e)
             head.append((b"x-request-id", id.encode()))
         counted[operation, status] += 1
+        if operation == "samples" or status in REFUSED:
+            self._audited(scope, f"POST /api/{{loop}}/{operation}", status, loop)
         await self._reply(headers, send, status, body, head)
 
     async def _claimed(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
+        again: Head = []
         try:
-            await self._admitted(headers)
+            await self._admitted(scope, headers)
             status, body = await claim.answer(scope, await self._body(headers, receive))
         except Exception as e:  # noqa: BLE001 - as above
             status, body = claim.refuse(e)
-        await self._reply(headers, send, status, body, [_JSON, (b"content-length", b"%d" % len(body))])
+            again = [(name.lower().encode(), value.encode()) for name, value in advice(e).items()]
+        if claim.said.changes or status in REFUSED:
+            self._audited(scope, claim.said.name, status, claim.said.loop)
+        await self._reply(headers, send, status, body, [_JSON, (b"content-length", b"%d" % len(body)), *again])
 
-    async def _admitted(self, headers: Raw) -> None:
+    def _audited(self, scope: Scope, what: str, status: int, loop: str) -> None:
+        self._serving.audit.count(self._serving.line(scope, what, status, loop))
+
+    async def _admitted(self, scope: Scope, headers: Raw) -> None:
         """Let callers with the role app in."""
         serving = self._serving
         if serving.keys.stale:
             await serving.keys.fresh()
-        demand(serving.screen(headers, changes=True, open=True), Role.APP)
+        caller = scope["evergreen.caller"] = serving.screen(scope, headers, changes=True, open=True)
+        demand(caller, Role.APP)
 
     async def _reply(self, headers: Raw, send: Send, status: int, body: bytes, head: Head) -> None:
         if b"origin" in headers:
@@ -140,18 +154,26 @@ class Hot:
         if "inputs" in asked:
             return await self._many(desk, asked)
         value: Json = asked  # the features themselves, if it does not say `input`
-        id = unit = subject = None
+        id = unit = session = subject = None
         consent = False
         if "input" in asked:
             value, consent = asked["input"], asked.get("consent") is True
             id, unit, subject = _text(asked, "id"), _text(asked, "unit"), _text(asked, "subject")
+            session = _text(asked, "session")
         if not id:
             id = self._serving.ids.new()
-        (given,) = await desk.predict([value], [id], unit=unit, subject=subject, consent=consent)
+        (given,) = await desk.predict([value], [id], unit=unit, session=session, subject=subject, consent=consent)
         mark, version = self._mark(given.model)
+        generation = b"%d" % given.generation
         out = _encode({"id": id, "output": given.output, "model": mark})
         desk.meter.took(time.perf_counter() - start)
-        return 200, out, [_JSON, (b"content-length", b"%d" % len(out)), (b"x-model-version", version)]
+        head = [
+            _JSON,
+            (b"content-length", b"%d" % len(out)),
+            (b"x-model-version", version),
+            (b"x-model-generation", generation),
+        ]
+        return 200, out, head
 
     async def _many(self, desk: Desk, asked: dict[str, Json]) -> Reply:
         start = time.perf_counter()
@@ -163,6 +185,7 @@ class Hot:
             values,
             ids,
             unit=_text(asked, "unit"),
+            session=_text(asked, "session"),
             subject=_text(asked, "subject"),
             consent=asked.get("consent") is True,
         )

@@ -81,7 +81,7 @@ class Origins:
         return [
             (b"access-control-allow-origin", origin),
             (b"vary", b"Origin"),
-            (b"access-control-expose-headers", b"x-model-version, retry-after"),
+            (b"access-control-expose-headers", b"x-model-version, x-model-generation, retry-after"),
         ]
 
     def preflight(self, origin: bytes, *, open: bool) -> Head:

@@ -1,123 +1,69 @@
-"""One process that serves: socket, server, signals, and the order of starting and ending."""
+"""The server: where it listens, whether it may, and in how many processes."""
 
 from __future__ import annotations
 
 import errno
-import json
-import logging
 import os
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-
-import evergreen
 from evergreen.core.errors import ConfigError
-from evergreen.http.app import build
+from evergreen.http.auth import in_force
 from evergreen.http.origins import loopback
-from evergreen.http.serving import Serving
+from evergreen.http.process import BACKLOG, answer, noted
+from evergreen.http.processes import Parent
 from evergreen.logs import configure
 from evergreen.project import Project
 
-log = logging.getLogger("evergreen.http")
-
-#: Running requests are given this long to end, in seconds.
-_GRACE = 10
-_BACKLOG = 2048
-
 
 def serve(
-    project: Project, *, host: str | None = None, port: int | None = None, ready: Callable[[str], None] | None = None
+    project: Project,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    processes: int | None = None,
+    config: Path | None = None,
+    ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is called with the URL once requests are answered.
 
-    `port` 0 takes a free one. EVERGREEN_PORT stands in for `port`. Raises `ConfigError` when the port is taken,
-    or when others than this machine could call and there is no key.
+    `port` 0 takes a free one. EVERGREEN_PORT stands in for `port`. `config` is the file that further processes
+    open; evergreen.toml if not given. Raises `ConfigError` when the port is taken, or when others than this machine
+    could call and there is no key.
     """
     http = project.config.http
     host = host or http.host
+    processes = processes or http.processes
     _check_keys(project, host)
-    sock = _listen(host, _port(port, http.port))
-    bound = sock.getsockname()[1]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
-    try:
-        configure(project.state / "server.log", [name for who in project.subscribers.values() for name in who.secrets])
-        sys.setswitchinterval(0.001)  # a busy clock thread gives way to requests five times sooner than by default
-        serving = Serving(project, host=host)
-        note = project.state / "server.json"
-        serving.start()
-        try:
-            _Server(serving, note, url, ready).run(sockets=[sock])
-        finally:
-            note.unlink(missing_ok=True)
-            serving.stop()
-            log.info("ended")
-    finally:
-        sock.close()
+    if processes > 1 and sys.platform == "win32":
+        raise ConfigError("several processes cannot share a port on Windows", field="http.processes")
+    with ExitStack() as stack:
+        socks = [stack.enter_context(sock) for sock in _listen(host, _port(port, http.port), processes)]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{socks[0].getsockname()[1]}"
+        secrets = [name for who in project.subscribers.values() for name in who.secrets]
+        configure(project.state / "server.log", secrets)
+        note = stack.enter_context(noted(project.state))
 
+        def told() -> None:
+            note(url)
+            if ready is not None:
+                ready(url)
 
-class _Server(uvicorn.Server):
-    """Uvicorn, told when to say that it is ready, and to end quietly."""
-
-    def __init__(self, serving: Serving, note: Path, url: str, ready: Callable[[str], None] | None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                build(serving),
-                loop="uvloop" if sys.platform != "win32" else "auto",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=_BACKLOG,
-                timeout_graceful_shutdown=_GRACE,
-            )
-        )
-        self._serving = serving
-        self._note = note
-        self._url = url
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept, then tell."""
-        await super().startup(sockets)
-        self._note.write_text(json.dumps({"pid": os.getpid(), "url": self._url}), encoding="utf-8")
-        log.info("evergreen %s serves %s", evergreen.__version__, self._url)
-        if self._ready is not None:
-            self._ready(self._url)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, let what runs end."""
-        self._serving.closing.set()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """End on a signal without raising it again: what comes after must still be written."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before: dict[int, Any] = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if processes == 1:
+            answer(project, socks[0], host=host, url=url, ready=told)
+        else:
+            Parent(project, config or project.home / "evergreen.toml", host=host, url=url).run(socks, processes, told)
 
 
 def _check_keys(project: Project, host: str) -> None:
     """Refuse to let strangers in by accident."""
-    if loopback(host) or project.config.http.anonymous is not None or project.ledger.recall_all("key"):
+    if loopback(host) or project.config.http.anonymous is not None or in_force(project.ledger):
         return
     raise ConfigError(
-        f"others could call {host}, and there is no key to tell them apart",
+        f"others could call {host}, and there is no key that holds to tell them apart",
         field="http.host",
         hint="Make a key: evergreen keys create --role admin NAME. Or say what callers without a key may do: "
         '`anonymous` in [http], for example "app".',
@@ -135,17 +81,31 @@ def _port(given: int | None, configured: int) -> int:
     return int(text)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind, or say what is in the way."""
+def _listen(host: str, port: int, processes: int) -> list[socket.socket]:
+    """Bind, or say what is in the way: a socket for each process where the system deals calls out among them.
+
+    The sockets stay open here whatever becomes of a process: calls that wait at one are taken by its successor.
+    """
+    if processes == 1 or sys.platform != "linux":
+        return [_bound(host, port, shared=False)]
+    if port:
+        _bound(host, port, shared=False).close()  # else we could not tell that somebody else shares it
+    first = _bound(host, port, shared=True)
+    return [first, *(_bound(host, first.getsockname()[1], shared=True) for _ in range(processes - 1))]
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, proto)
     except OSError as e:
         raise ConfigError(f"cannot listen on {host}: {e}", field="http.host") from e
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as e:
         sock.close()
         if e.errno == errno.EADDRINUSE:

@@ -9,29 +9,36 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from evergreen import engine
 from evergreen.core.config import Config
-from evergreen.core.errors import Refused
+from evergreen.core.errors import Refused, Unauthorized
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Sample
+from evergreen.http.audit import Audit, Line
 from evergreen.http.auth import Caller, Keys, Raw, Role, demand, presented
 from evergreen.http.desk import Desk
+from evergreen.http.figures import FOLDER, Figures
+from evergreen.http.follower import Follower
 from evergreen.http.metrics import History
 from evergreen.http.origins import Origins, loopback
+from evergreen.http.rates import Rates, neighbourhood
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
 from evergreen.http.uploads import Queue, room
+from evergreen.http.ways import Endpoint
 from evergreen.outbox import Outbox
 from evergreen.project import Ids, Project
 from evergreen.stages.collect import Intake
 from evergreen.stages.serve import Answer, Live
-from evergreen.worker import Clock
+from evergreen.worker import Clock, holder
 
 log = logging.getLogger("evergreen.http")
 
@@ -49,13 +56,17 @@ class Timekeeper(Protocol):
 class Serving:
     """One running server. Give it to routes; everything they may touch hangs on it."""
 
-    def __init__(self, project: Project, *, host: str | None = None) -> None:
+    def __init__(self, project: Project, *, host: str | None = None, id: str | None = None) -> None:
+        self.ids = Ids()
         self.project = project
         self.config: Config = project.config
         http = self.config.http
         self.local = loopback(host or http.host)
         self.keys = Keys(project.ledger)
         self.sessions = Sessions(secret(project.state))
+        self.audit = Audit(project.ledger, keep=http.audit, also=partial(self.keys.tell, sessions_s=HOURS * 3600.0))
+        self._by_key, self._by_address = Rates(http.rate.key), Rates(http.rate.anonymous)
+        self._logins = Rates(http.rate.login / 60, burst_s=60.0)
         self.origins = Origins(http.cors, http.hosts)
         self.intake = Intake(project.ledger)
         self.receipts = Receipts(self.intake)
@@ -75,16 +86,25 @@ class Serving:
         self.outbox = Outbox(project)
         #: Lines of history, counted for whoever asks for figures.
         self.happened = History()
+        #: What this process has counted, and its companions on the same port.
+        self.figures = Figures(
+            {name: desk.meter for name, desk in self.desks.items()}, project.state / FOLDER if id else None, id or ""
+        )
+        #: Keeps this process in step with others that serve the same ledger.
+        self.follower = Follower(
+            project.ledger, self.lives, self.refresh, self.figures.write, id=id or self.ids.new(), holder=holder()
+        )
         #: Where models from devices wait to be examined, and the paths that take larger bodies (bytes): theirs.
         self.examinations = Queue()
         self.roomy = {f"/api/{name}/uploads": room(loop) for name, loop in project.loops.items()}
         #: How errors are told below paths of doors, also before a door is asked: beginning of the path -> (status, JSON).
         self.voices: dict[str, Callable[[Exception], tuple[int, bytes]]] = {}
+        #: Every way in there is, doors' and pages' included; complete once the application is put together.
+        self.ways: tuple[Endpoint, ...] = ()
         #: Loops whose models could not be brought up to date, and why.
         self.troubles: dict[str, str] = {}
         #: Set when the server is to end: whoever keeps a connection open should close it.
         self.closing = threading.Event()
-        self.ids = Ids()
         self._anonymous = None if http.anonymous is None else Role.named(http.anonymous)
         self._refreshing = threading.Lock()
 
@@ -102,8 +122,9 @@ class Serving:
         """Load what is in service and begin to write and to tick (blocking)."""
         self.keys.read()
         self.happened.read(self)
-        self.refresh()
+        self.follower.start()
         self.intake.start()
+        self.audit.start()
         self.outbox.start()
         self.clock.start()
 
@@ -112,10 +133,12 @@ class Serving:
         self.closing.set()
         self.clock.stop()
         self.outbox.stop()
+        self.follower.stop()
         for desk in self.desks.values():
             desk.flush()
             desk.expose()
         self.intake.stop()
+        self.audit.stop()
         self.pool.shutdown()
         self.aside.shutdown()
         for live in self.lives.values():
@@ -141,9 +164,9 @@ class Serving:
         return await asyncio.to_thread(fn, *args, **kw)
 
     async def act(self, fn: Callable[..., T], *args: Any, **kw: Any) -> T:
-        """Run a change in a thread; when this returns, no request is answered by what was before it.
+        """Run a change in a thread; when this returns, no request is answered by what was before it, in any process.
 
-        For `engine.promote` the model is loaded first, so that the swap itself takes no time.
+        For `engine.promote` the model is loaded everywhere first, so that the swap itself takes no time.
         """
         return await asyncio.to_thread(self._act, partial(fn, *args, **kw))
 
@@ -159,17 +182,22 @@ class Serving:
         return await self.receipts.store(name, samples)
 
     def _act(self, change: partial[T]) -> T:
-        if change.func is engine.promote:
-            self._warm(*change.args, **change.keywords)
-        result = change()
+        before = self.follower.generations()
+        with self._prepared(change):
+            result = change()
         self.refresh()
         self.clock.wake()
+        self.follower.settled(before)
         return result
 
-    def _warm(self, loop: Loop, version: int, **_: Any) -> None:
+    def _prepared(self, change: partial[Any]) -> AbstractContextManager[None]:
+        return self._promoted(*change.args, **change.keywords) if change.func is engine.promote else nullcontext()
+
+    def _promoted(self, loop: Loop, version: int, **_: Any) -> AbstractContextManager[None]:
         for model in loop.ledger.find(Model, loop.name):
             if model.version == version:
-                self.lives[loop.name].warm(model)
+                return self.follower.prepared(loop.name, model)
+        return nullcontext()  # it does not exist: the change itself says so
 
     # Who may do what
 
@@ -190,12 +218,20 @@ class Serving:
             return Caller("anonymous", self._anonymous, "anonymous")
         return Caller("local", Role.ADMIN, "open") if self.open else Caller("anonymous", Role.NONE, "anonymous")
 
-    def screen(self, headers: Raw, *, changes: bool, open: bool) -> Caller:
-        """Say who calls, or raise: an unknown key, a name that is not ours, a page from elsewhere.
+    def screen(self, scope: Scope, headers: Raw, *, changes: bool, open: bool) -> Caller:
+        """Say who calls, or raise: an unknown key, too many calls, a name that is not ours, a page from elsewhere.
 
         `changes` is whether the call may change something, `open` whether "*" in `cors` opens it to every page.
         """
-        caller = self._caller(headers)
+        try:
+            caller = self._caller(headers)
+        except Unauthorized:
+            self._by_address.spend(address(scope))
+            raise
+        if caller.id is not None:
+            self._by_key.spend(caller.id)
+        elif caller.via == "anonymous":
+            self._by_address.spend(address(scope))
         if self.local and caller.role > Role.NONE and caller.via in ("open", "anonymous"):
             self.origins.check_host(headers.get(b"host"))
             if caller.via == "open" and (b"x-forwarded-for" in headers or b"forwarded" in headers):
@@ -210,6 +246,14 @@ class Serving:
             elif headers.get(b"sec-fetch-site") == b"cross-site":
                 raise Refused("pages from elsewhere may not do this", field="Sec-Fetch-Site")
         return caller
+
+    def line(self, scope: Scope, what: str, status: int, loop: str = "") -> Line:
+        """Return the line of the audit log that tells of a call."""
+        caller: Caller | None = scope.get("evergreen.caller")
+        if caller is None:
+            caller = self._whose(dict(scope["headers"]))
+        role = caller.role.name.lower()
+        return Line(caller.name, role, caller.via, what, status, address(scope), loop, caller.id or "")
 
     def role(self, request: Request) -> Role:
         """Return the caller's role."""
@@ -229,17 +273,38 @@ class Serving:
             key = self.keys.by_secret(presented(headers) or b"")
             return Caller(key.name, key.role, "key", key.id)
         if b"cookie" in headers:
-            seal = cookies(headers[b"cookie"]).get(self.sessions.cookie)
-            known = self.keys.by_id(self.sessions.unseal(seal) or "") if seal else None
+            sealed = self._session(headers[b"cookie"])
+            known = self.keys.by_session(*sealed) if sealed else None
             if known is not None:
                 return Caller(known.name, known.role, "session", known.id)
         return self.stranger
 
+    def _session(self, cookie: bytes | None) -> tuple[str, str] | None:
+        seal = cookies(cookie).get(self.sessions.cookie)
+        return self.sessions.unseal(seal) if seal else None
+
+    def _whose(self, headers: Raw) -> Caller:
+        """Say whose call it was that was refused before it was known who calls."""
+        try:
+            sent = presented(headers)
+            key = self.keys.whose(sent) if sent else None
+        except Unauthorized:
+            sent, key = b"", None
+        if key is not None:
+            return Caller(key.name, key.role, "key", key.id)
+        return self.stranger if sent is None else Caller("unknown", Role.NONE, "key")
+
     # Sessions of people
 
     def sign_in(self, request: Request, response: Response, key: str) -> Caller:
-        """Begin a session on `response`, or raise `Unauthorized`."""
-        known = self.keys.by_secret(key.strip().encode())
+        """Begin a session on `response`, or raise `Unauthorized`, or `TooMany` after many attempts that failed."""
+        where = address(request.scope)
+        self._logins.check(where)
+        try:
+            known = self.keys.by_secret(key.strip().encode())
+        except Unauthorized:
+            self._logins.spend(where)
+            raise
         response.set_cookie(
             self.sessions.cookie,
             self.sessions.seal(known.id),
@@ -248,11 +313,18 @@ class Serving:
             samesite="lax",
             secure=request.url.scheme == "https",
         )
-        return Caller(known.name, known.role, "session", known.id)
+        caller = Caller(known.name, known.role, "session", known.id)
+        request.scope["evergreen.caller"] = caller
+        return caller
 
-    def sign_out(self, response: Response) -> None:
-        """End the session on `response`."""
-        response.delete_cookie(self.sessions.cookie, httponly=True, samesite="lax")
+    async def sign_out(self, request: Request, response: Response) -> None:
+        """End the session on `response`, and for whoever else has its cookie."""
+        sealed = self._session(dict(request.scope["headers"]).get(b"cookie"))
+        if sealed:
+            await self.run(self.keys.end, sealed[1])
+        response.delete_cookie(
+            self.sessions.cookie, httponly=True, samesite="lax", secure=request.url.scheme == "https"
+        )
 
     def csrf(self, request: Request) -> str:
         """Return the token that a form on this page must carry; strangers get a cookie to bind it to."""
@@ -277,3 +349,9 @@ class Serving:
         """Give this browser a cookie with this answer; the edge sets it."""
         name: str = request.scope.setdefault("evergreen.visitor", secrets.token_hex(16))
         return name
+
+
+def address(scope: Scope) -> str:
+    """Return where a call came from, as it is counted and written down."""
+    client = scope.get("client")
+    return neighbourhood(client[0]) if client else ""

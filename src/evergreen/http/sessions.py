@@ -49,13 +49,13 @@ class Sessions:
         """Return the cookie of a new session."""
         return self._signer.dumps([key_id, secrets.token_hex(8)])
 
-    def unseal(self, cookie: str) -> str | None:
-        """Return the key's id if the cookie is ours and not too old."""
+    def unseal(self, cookie: str) -> tuple[str, str] | None:
+        """Return the key's id and the session's own if the cookie is ours and not too old."""
         try:
-            key_id, _ = self._signer.loads(cookie, max_age=HOURS * 3600)
+            key_id, session = self._signer.loads(cookie, max_age=HOURS * 3600)
         except (BadSignature, ValueError, TypeError):
             return None
-        return key_id if isinstance(key_id, str) else None
+        return (key_id, session) if isinstance(key_id, str) and isinstance(session, str) else None
 
     def token(self, bound_to: str) -> str:
         """Return the token that forms of this session carry."""

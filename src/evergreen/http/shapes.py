@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 Text = Annotated[str, Meta(max_length=200)]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
+Figure = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Reason = Annotated[str, Meta(max_length=2000, description="Why; it goes into the history.")]
 
 
@@ -17,6 +18,10 @@ class Prediction(Struct, kw_only=True):
 
     input: Annotated[Any, Meta(description="What the recipe of the loop answers, often an object of features.")]
     unit: Annotated[Text | None, Meta(description="User or device: the same one meets the same model.")] = None
+    session: Annotated[
+        Text | None,
+        Meta(description="Conversation or visit: feedback may name it instead of the id; the unit if not given."),
+    ] = None
     id: Annotated[Text | None, Meta(description="Id to know the prediction by; made up if it is not given.")] = None
     subject: Annotated[Text | None, Meta(description="Pseudonym of the person it is about.")] = None
     consent: Annotated[bool, Meta(description="The subject has agreed to its being stored.")] = False
@@ -27,6 +32,7 @@ class Predictions(Struct, kw_only=True):
 
     inputs: Annotated[list[Any], Meta(min_length=1, max_length=1000)]
     unit: Text | None = None
+    session: Text | None = None
     subject: Text | None = None
     consent: bool = False
 
@@ -59,11 +65,28 @@ class Stored(Struct):
     duplicates: Annotated[int, Meta(description="known by their id already")]
 
 
-class Feedback(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What would have been the right answer."""
+class Joined(Struct):
+    """What became of an outcome. It is safe on disk."""
 
-    id: Annotated[Id, Meta(description="Of the prediction or sample it is about.")]
-    label: Any
+    accepted: Annotated[int, Meta(description="1: it says something that was not known")]
+    duplicates: Annotated[int, Meta(description="1: nothing new")]
+    id: Annotated[str, Meta(description="Of the prediction or sample it was joined with.")]
+
+
+class Feedback(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What came of an answer: what would have been right, how well it did as a figure, or both."""
+
+    id: Annotated[Id | None, Meta(description="Of the prediction or sample it is about.")] = None
+    session: Annotated[
+        Id | None,
+        Meta(description="Instead of the id: about its newest prediction within `collect.correction_within`."),
+    ] = None
+    label: Annotated[Any, Meta(description="What is right. Another one replaces the first.")] = None
+    score: Annotated[
+        Figure | None,
+        Meta(description="How well it did: clicks, a rating, revenue; larger is better."),
+    ] = None
+    ago: Annotated[float, Meta(ge=0, le=1e9, description="Seconds since this was said; with a session.")] = 0.0
     weight: Annotated[float, Meta(ge=0)] = 1.0
     input: Annotated[Any, Meta(description="What was asked, where the prediction itself was not stored.")] = (
         msgspec.UNSET
@@ -172,6 +195,10 @@ class Traffic(Struct):
     judged: int
     right: int
     mean_latency_ms: float | None
+    scored: Annotated[int, Meta(description="answers whose outcome came as a figure")]
+    mean_score: float | None
+    compared: Annotated[int, Meta(description="answers in the shadow compared with the one that was sent")]
+    agreed: Annotated[int, Meta(description="of those, answers that decide the same")]
 
 
 class InService(Struct):

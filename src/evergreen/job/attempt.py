@@ -16,9 +16,9 @@ from evergreen.core import plugins
 from evergreen.core.config import Use
 from evergreen.core.errors import Corrupt, EvergreenError, JobFailed, NotFound, Unavailable
 from evergreen.core.ports import Evidence, Progress, Store, Ticket
-from evergreen.core.recipe import Job, Recipe, Row, Scores
+from evergreen.core.recipe import Job, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
-from evergreen.job import exports, judging
+from evergreen.job import exports, judging, parts
 from evergreen.job.digest import digest, verify
 
 #: Inputs whose answers are kept, so that the serving side can see whether it gets the same.
@@ -64,6 +64,7 @@ class Attempt:
         self.deadline = math.inf if ticket.limit_s is None else time.monotonic() + ticket.limit_s
         self.champion: Path | None = None
         self.champion_error = ""
+        self.sure: dict[str, list[tuple[float, float, float]]] = {}
 
     def go(self) -> Progress:
         ticket = self.ticket
@@ -79,9 +80,17 @@ class Attempt:
         rows = judging.holdout(self.dataset)
         scores, latency_ms = self.judge_candidate(recipe, rows, details)
         rivals = self.judge_champion(recipe, rows)
+        evidence = Evidence(
+            [row.id for row in rows],
+            scores,
+            rivals,
+            parts.slices(recipe, rows, ticket.slices),
+            parts.groups(rows),
+            parts.strata(recipe, rows),
+            self.sure,
+        )
         if exported := exports.files(self.out):
             details["exports"] = self.check_exports(recipe, rows, exported)
-        evidence = Evidence([row.id for row in rows], scores, rivals)
 
         self.say("storing")
         key = f"evaluations/{ticket.run}/{ticket.mark}"
@@ -197,6 +206,7 @@ class Attempt:
         predictor = recipe.load(self.out)
         try:
             scores = judging.scores(recipe, predictor, rows)
+            self.note_certainty("candidate", recipe, predictor, rows, details)
             latency_ms = judging.latency_ms(predictor, rows)
             probes = [(row.input, predictor.predict([row.input])[0]) for row in rows[:_PROBES]]
             (self.evaluation / "probes.json").write_bytes(msgspec.json.encode(probes))
@@ -207,6 +217,15 @@ class Attempt:
         finally:
             predictor.close()
         return scores, latency_ms
+
+    def note_certainty(
+        self, whose: str, recipe: Recipe, predictor: Predictor, rows: Sequence[Row], details: dict[str, Json]
+    ) -> None:
+        try:
+            if found := judging.sure(recipe, predictor, rows):
+                self.sure[whose] = found
+        except Exception as e:  # noqa: BLE001  a model whose probabilities cannot be read can still be judged
+            details["calibration_error"] = sentence(e)
 
     def check_exports(self, recipe: Recipe, rows: Sequence[Row], files: Sequence[Path]) -> list[dict[str, Json]]:
         """Make sure that what the model was exported to decides as the model does."""
@@ -224,7 +243,9 @@ class Attempt:
         try:
             predictor = _recipe(self.ticket.base_recipe or self.ticket.recipe).load(self.champion)
             try:
-                return judging.scores(recipe, predictor, rows)
+                scores = judging.scores(recipe, predictor, rows)
+                self.note_certainty("champion", recipe, predictor, rows, {})
+                return scores
             finally:
                 predictor.close()
         except Exception as e:  # noqa: BLE001  a champion that cannot be judged must not stop its successor

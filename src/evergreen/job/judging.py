@@ -12,6 +12,7 @@ from evergreen.core.recipe import Predictor, Recipe, Row, Scores, read_rows
 
 _LATENCY_ROWS = 50
 _LATENCY_S = 5.0
+_BATCH = 64
 
 
 def holdout(dataset: Path) -> list[Row]:
@@ -30,6 +31,22 @@ def scores(recipe: Recipe, predictor: Predictor, rows: Sequence[Row]) -> dict[st
             raise JobFailed(f"The recipe's score gave {len(figures)} figures of {name} for {len(rows)} rows.")
         if not all(map(math.isfinite, figures)):
             raise JobFailed(f"The recipe's score gave a figure of {name} that is not a number.")
+    return found
+
+
+def sure(recipe: Recipe, predictor: Predictor, rows: Sequence[Row]) -> list[tuple[float, float, float]]:
+    """Say how sure each answer was and whether it was right, as `Recipe.certainty` reads it; nothing without probabilities."""
+    found: list[tuple[float, float, float]] = []
+    if not rows or recipe.certainty(predictor.predict([rows[0].input])[0], rows[0].label) is None:
+        return found
+    for begin in range(0, len(rows), _BATCH):
+        batch = rows[begin : begin + _BATCH]
+        for row, answer in zip(batch, predictor.predict([row.input for row in batch]), strict=True):
+            said = recipe.certainty(answer, row.label)
+            if said is None or not all(map(math.isfinite, said)):
+                return []
+            given, right, of_right = said
+            found.append((round(given, 6), float(right), round(of_right, 6)))
     return found
 
 

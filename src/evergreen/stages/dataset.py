@@ -112,7 +112,8 @@ def _write(loop: Loop, upto: int, origin: str | None, folder: Path) -> dict[str,
     seen: set[bytes] = set()
     train = (s for s in _newest(loop, "train", upto, origin, rules.max_train) if s.weight > 0)
     n_train = loop.recipe.write(_remember(_rows(train), seen), folder / "train", "train")
-    held = list(_rows(_newest(loop, "holdout", upto, origin, rules.max_holdout)))
+    told = "origin" in loop.config.gate.slices
+    held = list(_rows(_newest(loop, "holdout", upto, origin, rules.max_holdout), origins=told))
     vouched = [row for row in held if loop.recipe.judges(row)]
     unseen = [row for row in vouched if _content(row) not in seen]
     n_holdout = loop.recipe.write(unseen, folder / "holdout", "holdout")
@@ -144,9 +145,10 @@ def _newest(loop: Loop, side: str, upto: int, origin: str | None, limit: int | N
     return newest
 
 
-def _rows(samples: Iterable[Sample]) -> Iterator[Row]:
+def _rows(samples: Iterable[Sample], *, origins: bool = False) -> Iterator[Row]:
     for s in samples:
-        yield Row(s.id, s.input, s.label, s.weight, s.group, s.at.timestamp() if s.at else None)
+        at = s.at.timestamp() if s.at else None
+        yield Row(s.id, s.input, s.label, s.weight, s.group, at, s.origin if origins else None)
 
 
 def _remember(rows: Iterable[Row], seen: set[bytes]) -> Iterator[Row]:

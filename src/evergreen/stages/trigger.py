@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from evergreen.core.config import TriggerConfig
 from evergreen.core.loop import Loop
@@ -31,6 +32,8 @@ class Facts:
     since_failure: timedelta | None = None
     pending: int = 0  #: models from devices that wait to be used
     rollout: str = ""  #: the model that is taking its first steps now, if there is one
+    drift: str = ""  #: what is wrong with live traffic, as long as it is
+    answers: int = 0  #: trainings that were queued since that began
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def due(rules: TriggerConfig, facts: Facts) -> Decision:
     crowd = rules.pending_models is not None and facts.pending >= rules.pending_models
     if crowd and facts.failures and not again:
         crowd = False  # they were given back by a training that failed: wait as long as samples would
-    if not rules.auto or not (looked or plenty or crowd):
+    drift = rules.drift and bool(facts.drift) and new >= rules.drift_min_new * 2 ** min(facts.answers, 30)
+    if not rules.auto or not (looked or plenty or crowd or drift):
         return Decision(False, "", False)
     if facts.usable < rules.min_size:
         return Decision(False, f"Not enough samples: {facts.usable} < {rules.min_size}", looked)
@@ -71,7 +75,9 @@ def due(rules: TriggerConfig, facts: Facts) -> Decision:
         [f"{new} new samples"] * (new > 0 or not facts.pending)
         + [f"{facts.pending} uploaded model{'s' if facts.pending > 1 else ''} pending"] * (facts.pending > 0)
     )
-    because += " at the interval" if looked and not plenty and not crowd else ""
+    if drift and not plenty and not crowd:
+        because = f"drift: {facts.drift}; {because}"
+    because += " at the interval" if looked and not plenty and not crowd and not drift else ""
     if new > facts.new:
         because += f", again after {facts.failures} failed training{'s' if facts.failures > 1 else ''}"
     return Decision(True, because, looked)
@@ -130,6 +136,7 @@ def _facts(loop: Loop, data: Snapshot) -> Facts:
         own = next((r.at for r in loop.runs() if r.at and (r.by == "trigger" or r.at < looked)), None)
         looked = max(looked, own or _LONG_AGO)
     failures, failed, prepared = _failures(loop)
+    drift, answers = _drift(loop)
     return Facts(
         usable=data.usable,
         new=data.new if prepared else 0,
@@ -140,6 +147,8 @@ def _facts(loop: Loop, data: Snapshot) -> Facts:
         since_failure=now - failed if failed is not None else None,
         pending=len(loop.ledger.find(Upload, loop.name, UploadState.PENDING)),
         rollout=_rollout(loop, now),
+        drift=drift,
+        answers=answers,
     )
 
 
@@ -159,6 +168,22 @@ def _unlearnt(loop: Loop, data: Snapshot) -> int:
     runs = loop.ledger.find(Run, loop.name, *learnt, newest_first=True, limit=FEW)
     last = next((r.dataset for r in runs if r.dataset is not None and r.origin is None), None)
     return max(0, data.usable - (loop.ledger.get(Dataset, last).collected if last else 0))
+
+
+def _drift(loop: Loop) -> tuple[str, int]:
+    """Say what is wrong with live traffic, and how many trainings were queued since; a failed one was no answer.
+
+    Each answer must do with twice the new labels of the one before: a training's own outcome, whatever it is and
+    whatever its model is compared with next, can never be the reason for another.
+    """
+    said = loop.ledger.recall("drift", f"{loop.name}/alarm") if loop.config.trigger.drift else None
+    if said is None:
+        return "", 0
+    alarm = json.loads(said)
+    since = datetime.fromisoformat(alarm["since"])
+    runs = takewhile(lambda run: run.at is None or run.at >= since, islice(loop.runs(), FEW))
+    answers = sum(run.dataset is not None and run.state is not RunState.FAILED for run in runs)
+    return str(alarm["because"]), answers
 
 
 def _rollout(loop: Loop, now: datetime) -> str:

@@ -124,10 +124,19 @@ class RecipeContract:
             assert refused.value.field == name, row
             assert str(refused.value)
 
-    def test_inputs_are_described_by_numbers(self, recipe: Recipe, trained: Trained) -> None:
-        for row in trained.holdout[:20]:
-            said = recipe.describe(row.input)
-            assert all(isinstance(name, str) and isfinite(value) for name, value in said.items())
+    def test_inputs_and_answers_are_described_by_what_can_be_counted(
+        self, recipe: Recipe, trained: Trained, predictor: Predictor
+    ) -> None:
+        inputs = [row.input for row in trained.holdout[:20]]
+        said = [recipe.describe(value) for value in inputs]
+        said += [recipe.describe_output(answer) for answer in predictor.predict(inputs)]
+        for one in said:
+            for name, value in one.items():
+                assert isinstance(name, str)
+                if isinstance(value, list | tuple):
+                    assert all(isinstance(word, str) for word in value)
+                else:
+                    assert isinstance(value, str) or isfinite(value)  # type: ignore[arg-type]
 
     def test_judging_is_yes_or_no(self, recipe: Recipe, trained: Trained) -> None:
         assert {recipe.judges(row) for row in trained.holdout} <= {True, False}

@@ -16,15 +16,16 @@ import msgspec
 
 from evergreen.backends.ledger import (
     added,
+    as_json,
     changed,
     check_change,
-    check_weight,
     counted_as,
     in_utc,
     is_gone,
     moved,
     noted,
     noun,
+    settle,
     to_json,
 )
 from evergreen.core.errors import AlreadyWaiting, Conflict, NotFound, Stale
@@ -50,7 +51,7 @@ class MemoryLedger:
         self._seq = 0
         self._revision = 0
         self._samples: dict[str, list[Sample]] = defaultdict(list)
-        self._ids: dict[str, set[str]] = defaultdict(set)
+        self._places: dict[str, dict[str, int]] = defaultdict(dict)
         self._rejects: dict[str, list[Reject]] = defaultdict(list)
         self._counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._records: dict[type[Record], dict[str, Any]] = defaultdict(dict)
@@ -85,18 +86,40 @@ class MemoryLedger:
         traffic: Mapping[str, Tally] | None = None,
     ) -> Sequence[bool]:
         """Store a batch; say of each sample whether it was new."""
-        samples = [_as_json(sample) for sample in samples]
+        samples = [as_json(sample) for sample in samples]
         with self.together():
             at = self._now()
             if cursor is not None:
                 self._move_cursor(loop, cursor)
-            new = [self._keep(loop, sample, at) for sample in samples]
+            kept, places = self._samples[loop], self._places[loop]
+            settled = settle({s.id: kept[places[s.id]] for s in samples if s.id in places}, samples)
+            new = {**settled.told, **{i: self._keep(loop, s, at) for i, s in settled.store.items()}}
+            for one in settled.changed:
+                self._set(kept, places[one.id], one)
+            stored = (s for i, s in settled.store.items() if new[i])
+            settled.counts.update((s.origin, name) for s in stored if (name := counted_as(s)))
+            for (origin, name), n in settled.counts.items():
+                self._count(loop, origin, name, n)
             for reject in rejects:
                 self._push(self._rejects[loop], replace(reject, at=at))
                 self._count(loop, reject.origin, "quarantined")
-            for model, more in (traffic or {}).items():
+            for model, more in [*(traffic or {}).items(), *settled.traffic.items()]:
                 self._set(self._tallies, model, self._tallies.get(model, Tally()) + more)
-            return new
+            return [new[i] for i in range(len(samples))]
+
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample."""
+        with self._lock:
+            at = self._places[loop].get(id)
+            return None if at is None else _copy(self._samples[loop][at])
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session between two moments."""
+        with self._lock:
+            for s in reversed(self._samples[loop]):
+                if s.session == session and s.id != but and s.at is not None and s.at <= upto:
+                    return _copy(s) if s.at >= since else None
+            return None
 
     def samples(
         self,
@@ -291,9 +314,9 @@ class MemoryLedger:
             kept[key] = value
         self._later(lambda: kept.pop(key, None) if before is None else kept.__setitem__(key, before))
 
-    def _count(self, loop: str, origin: str, name: str) -> None:
+    def _count(self, loop: str, origin: str, name: str, n: int = 1) -> None:
         counter = self._counts[loop, origin]
-        self._set(counter, name, counter[name] + 1)
+        self._set(counter, name, counter[name] + n)
 
     def _move_cursor(self, loop: str, cursor: CursorMove) -> None:
         scope, key = self._remembered["cursor"], f"{loop}/{cursor.origin}"
@@ -302,15 +325,12 @@ class MemoryLedger:
         self._set(scope, key, cursor.now)
 
     def _keep(self, loop: str, sample: Sample, at: datetime) -> bool:
-        if sample.id in self._ids[loop]:
+        if sample.id in self._places[loop]:
             return False
         self._seq += 1
         stored = replace(sample, loop=loop, seq=self._seq, at=at)
-        self._ids[loop].add(sample.id)
-        self._later(lambda: self._ids[loop].discard(sample.id))
+        self._set(self._places[loop], sample.id, len(self._samples[loop]))
         self._push(self._samples[loop], stored)
-        if name := counted_as(stored):
-            self._count(loop, stored.origin, name)
         return True
 
     def _page(self, loop: str, after: int, upto: int | None, newest_first: bool) -> list[Sample]:
@@ -349,8 +369,7 @@ class MemoryLedger:
         return stored
 
     def _change(self, known: Mov, before: Mov, to: State | None, changes: Mapping[str, Any]) -> Mov:
-        after = _copy(changed(known, before, to, changes))
-        if isinstance(after, Run):
+        if isinstance(after := _copy(changed(known, before, to, changes)), Run):
             self._check_alone(after)
         self._set(self._records[type(known)], known.id, after)
         self._rise()
@@ -369,13 +388,6 @@ class MemoryLedger:
             for r in self._records[Run].values():
                 if run.state in rivals and r.state in rivals and r.loop == run.loop and r.id != run.id:
                     raise AlreadyWaiting(f"loop {run.loop} already has run {r.id}, which is {r.state}")
-
-
-def _as_json(sample: Sample) -> Sample:
-    """Return the sample with its values as JSON keeps them."""
-    check_weight(sample)
-    names = ("input", "output", "label")
-    return replace(sample, **{name: msgspec.json.decode(to_json(getattr(sample, name), name)) for name in names})
 
 
 def _copy(record: _D) -> _D:

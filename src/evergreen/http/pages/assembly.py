@@ -10,7 +10,7 @@ from markupsafe import Markup
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model, Reject
 from evergreen.core.states import ModelState
-from evergreen.http.pages import charts, experiments, views, words
+from evergreen.http.pages import charts, drift, experiments, views, words
 from evergreen.http.pages.experiments import ExperimentView
 from evergreen.http.pages.figures import Comparison, Judged, comparison, judged, scale_of
 from evergreen.http.pages.history import Line, line
@@ -62,6 +62,7 @@ class LoopPage:
     lines: Sequence[Line]
     older: int | None  #: the seq to go on from
     back: str  #: what rolling back would do; empty if there is nothing to go back to
+    drift: drift.Drift | None
     min_size: int
     experiment: ExperimentView | None
 
@@ -88,6 +89,7 @@ def page(facts: Facts, limit: int | None, *, raw: bool) -> LoopPage:
         lines=[line(e, facts) for e in facts.events],
         older=facts.events[-1].seq if facts.older else None,
         back=_back(facts),
+        drift=drift.part(facts.drift, facts.now),
         min_size=facts.config.trigger.min_size,
         experiment=experiments.view(facts),
     )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from evergreen.http.pages.words import Scale
+from evergreen.http.pages.words import Scale, cut
 
 Kind = Literal["champion", "former", "coming", "refused"]
 
@@ -35,6 +35,7 @@ class Difference:
     low: float | None = None
     high: float | None = None
     decisive: bool = False  #: the metric the gate decides by
+    tone: Literal["", "harmed", "faint"] = ""  #: certainly worse; too few rows to say
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,25 @@ _MARKS = {
 }
 
 
-def _figure(width: float, height: float, name: str, title: str, desc: str, body: Iterable[Markup]) -> Markup:
+def figure(width: float, height: float, name: str, title: str, desc: str, body: Iterable[Markup]) -> Markup:
+    """Put a picture together; `title` and `desc` say what it shows to those who cannot see it."""
     return Markup(
         '<svg class="chart {name}" viewBox="0 0 {w:g} {h:g}" role="img"><title>{title}</title><desc>{desc}</desc>{body}</svg>'
     ).format(name=name, w=width, h=height, title=title, desc=desc, body=Markup("").join(body))
 
 
-def _line(cls: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+def line(cls: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    """Draw a line of a class of the style sheet."""
     return Markup('<line class="{}" x1="{:g}" y1="{:g}" x2="{:g}" y2="{:g}"/>').format(cls, x1, y1, x2, y2)
 
 
-def _text(cls: str, x: float, y: float, text: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(cls, x, y, anchor, text)
+def text(cls: str, x: float, y: float, said: str, anchor: str = "start") -> Markup:
+    """Write into a picture."""
+    return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(cls, x, y, anchor, said)
 
 
-def _path(cls: str, corners: Sequence[tuple[float, float]]) -> Markup:
+def path(cls: str, corners: Sequence[tuple[float, float]]) -> Markup:
+    """Draw a line through corners."""
     d = " ".join(f"{'L' if i else 'M'}{x:g} {y:g}" for i, (x, y) in enumerate(corners))
     return Markup('<path class="{}" d="{}"/>').format(cls, d)
 
@@ -146,9 +151,9 @@ def sparkline(points: Sequence[Point], name: str, scale: Scale, width: int = 160
     x = Axis(0, max(len(points) - 1, 1), 7, width - 7) if len(points) > 1 else Axis(-1, 1, 7, width - 7)
     places = [(x.at(i), y.at(p.value)) for i, p in enumerate(points)]
     through = [at for at, p in zip(places, points, strict=True) if p.kind != "refused"]
-    body = [_path("trend", through)] if len(through) > 1 else []
+    body = [path("trend", through)] if len(through) > 1 else []
     body += [_dot(p, *at, 3) for at, p in zip(places, points, strict=True)]
-    return _figure(width, height, "spark", f"{name} over versions", describe(points, scale), body)
+    return figure(width, height, "spark", f"{name} over versions", describe(points, scale), body)
 
 
 def versions(points: Sequence[Point], name: str, scale: Scale, width: int = 720, height: int = 260) -> Markup:
@@ -162,24 +167,22 @@ def versions(points: Sequence[Point], name: str, scale: Scale, width: int = 720,
     body: list[Markup] = []
     for m in marks:
         body += [
-            _line("grid", left, y.at(m), right, y.at(m)),
-            _text("tick", left - 10, y.at(m) + 4, _tick(m, marks, scale), "end"),
+            line("grid", left, y.at(m), right, y.at(m)),
+            text("tick", left - 10, y.at(m) + 4, _tick(m, marks, scale), "end"),
         ]
     places = [(round(left + step * (i + 0.5), 1), y.at(p.value)) for i, p in enumerate(points)]
     champion = next((at for at, p in zip(places, points, strict=True) if p.kind == "champion"), None)
     if champion:
-        body.append(_line("reference", left, champion[1], right, champion[1]))
-    body.append(
-        _path("trend", [at for at, p in zip(places, points, strict=True) if p.kind != "refused"] or [places[0]])
-    )
+        body.append(line("reference", left, champion[1], right, champion[1]))
+    body.append(path("trend", [at for at, p in zip(places, points, strict=True) if p.kind != "refused"] or [places[0]]))
     every = math.ceil(34 / step) if step < 34 else 1
     for i, ((px, py), p) in enumerate(zip(places, points, strict=True)):
         shown = [_whisker(p, px, y), _dot(p, px, py, 5)]
         title = describe([p], scale).removesuffix(".")
         body.append(Markup('<g class="point {}"><title>{}</title>{}</g>').format(p.kind, title, Markup("").join(shown)))
         if (len(points) - 1 - i) % every == 0:
-            body.append(_text(f"tick {p.kind}", px, height - 9, p.label, "middle"))
-    return _figure(width, height, "versions", f"{name} over versions", describe(points, scale), body)
+            body.append(text(f"tick {p.kind}", px, height - 9, p.label, "middle"))
+    return figure(width, height, "versions", f"{name} over versions", describe(points, scale), body)
 
 
 def _tick(value: float, marks: Sequence[float], scale: Scale) -> str:
@@ -192,23 +195,29 @@ def _whisker(p: Point, x: float, y: Axis) -> Markup:
     if p.low is None or p.high is None:
         return Markup("")
     low, high = y.at(p.low), y.at(p.high)
-    caps = _line("whisker", x - 4, low, x + 4, low) + _line("whisker", x - 4, high, x + 4, high)
-    return _line("whisker", x, low, x, high) + caps
+    caps = line("whisker", x - 4, low, x + 4, low) + line("whisker", x - 4, high, x + 4, high)
+    return line("whisker", x, low, x, high) + caps
 
 
 def interval(p: Point, low: float, high: float, width: int = 96) -> Markup:
     """Draw one figure with its interval on an axis shared with others; for a table's cell, which says it in words."""
     x = Axis(low, high, 6, width - 6)
-    body = [_line("grid", 2, 9, width - 2, 9)]
+    body = [line("grid", 2, 9, width - 2, 9)]
     if p.low is not None and p.high is not None:
-        body.append(_line("whisker", x.at(p.low), 9, x.at(p.high), 9))
+        body.append(line("whisker", x.at(p.low), 9, x.at(p.high), 9))
     body.append(_dot(p, x.at(p.value), 9, 3.6))
     return Markup('<svg class="chart interval" viewBox="0 0 {} 18" aria-hidden="true">{}</svg>').format(
         width, Markup("").join(body)
     )
 
 
-def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width: int = 640) -> Markup:
+def forest(
+    rows: Sequence[Difference],
+    scale: Scale,
+    margin: float | None,
+    width: int = 640,
+    title: str = "Difference to the champion on the same rows",
+) -> Markup:
     """Draw differences to the champion around zero, with intervals where known and the margin as a band."""
     if not rows:
         return Markup("")
@@ -227,24 +236,88 @@ def forest(rows: Sequence[Difference], scale: Scale, margin: float | None, width
         )
     for t in _round_about_zero(reach):
         body += [
-            _line("zero" if t == 0 else "grid", x.at(t), 6, x.at(t), floor),
-            _text("tick", x.at(t), floor + 17, scale.difference(t, unit=False), "middle"),
+            line("zero" if t == 0 else "grid", x.at(t), 6, x.at(t), floor),
+            text("tick", x.at(t), floor + 17, scale.difference(t, unit=False), "middle"),
         ]
     body += [
-        _text("tick", label + 12, floor + 34, "worse", "start"),
-        _text("tick", width - 16, floor + 34, "better", "end"),
+        text("tick", label + 12, floor + 34, "worse", "start"),
+        text("tick", width - 16, floor + 34, "better", "end"),
     ]
     for i, row in enumerate(rows):
         y = 25 + 34 * i
-        body.append(_text("label decisive" if row.decisive else "label", 0, y + 4, row.label))
+        short = cut(row.label, max(int(label / 7), 8))
+        body.append(text(f"label {'decisive' if row.decisive else row.tone}".strip(), 0, y + 4, short))
+        whisker = f"whisker {row.tone}".strip()
         if row.low is not None and row.high is not None:
-            body.append(_line("whisker", x.at(row.low), y, x.at(row.high), y))
-            body += [_line("whisker", x.at(end), y - 5, x.at(end), y + 5) for end in (row.low, row.high)]
-        body.append(Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="10" height="10" rx="1"/>').format(
-            "decisive" if row.decisive else "plain", x.at(row.value) - 5, y - 5
-        ))  # fmt: skip
+            body.append(line(whisker, x.at(row.low), y, x.at(row.high), y))
+            body += [line(whisker, x.at(end), y - 5, x.at(end), y + 5) for end in (row.low, row.high)]
+        body.append(_square(row, x.at(row.value), y))
     said = "; ".join(_told(r, scale) for r in rows) + "."
-    return _figure(width, height, "forest", "Difference to the champion on the same rows", said, body)
+    return figure(width, height, "forest", title, said, body)
+
+
+def _square(row: Difference, x: float, y: float) -> Markup:
+    """Draw a difference's mark: a diamond where it is certainly worse, a square else."""
+    kind = "decisive" if row.decisive else row.tone or "plain"
+    if row.tone == "harmed":
+        d = f"M{x:g} {y - 7:g} {x + 7:g} {y:g} {x:g} {y + 7:g} {x - 7:g} {y:g}Z"
+        return Markup('<path class="dot {}" d="{}"/>').format(kind, d)
+    return Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="10" height="10" rx="1"/>').format(kind, x - 5, y - 5)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often answers that were about equally sure were right."""
+
+    label: str
+    bins: Sequence[tuple[float, float, int]]  #: how sure, share right, answers
+    own: bool  #: the candidate's; else the champion's
+
+
+def reliability(rows: Sequence[Reliability], side: int = 320) -> Markup:
+    """Draw how sure answers were against how often they were right; on the dashed line they are the same."""
+    rows = [row for row in rows if row.bins]
+    if not rows:
+        return Markup("")
+    left, top, bottom, right = 46, 10, side - 46, side - 12
+    x, y = Axis(0, 1, left, right), Axis(0, 1, bottom, top)
+    body = []
+    for t in (0, 0.25, 0.5, 0.75, 1):
+        body += [
+            line("grid", left, y.at(t), right, y.at(t)),
+            text("tick", left - 8, y.at(t) + 4, f"{t:.0%}".replace("%", ""), "end"),
+            text("tick", x.at(t), bottom + 18, f"{t:.0%}".replace("%", ""), "middle"),
+        ]
+    body += [
+        line("reference", x.at(0), y.at(0), x.at(1), y.at(1)),
+        text("tick", (left + right) / 2, side - 8, "sure, in per cent", "middle"),
+        text("tick", left + 6, top + 12, "right, in per cent", "start"),
+    ]
+    for row in sorted(rows, key=lambda one: one.own):
+        most = max(n for *_, n in row.bins)
+        places = [(x.at(sure), y.at(share), 3 + 4 * math.sqrt(n / most)) for sure, share, n in row.bins]
+        kind = "own" if row.own else "other"
+        if len(places) > 1:
+            body.append(path(f"line {kind}", [place[:2] for place in places]))
+        body += [Markup('<circle class="dot {}" cx="{:g}" cy="{:g}" r="{:.1f}"/>').format(kind, *p) for p in places]
+    said = "; ".join(
+        f"{row.label}: " + ", ".join(f"{sure:.0%} sure, {share:.0%} right of {n:,}" for sure, share, n in row.bins)
+        for row in rows
+    )
+    return figure(side, side, "reliability", "How sure answers were, and how often they were right", said + ".", body)
+
+
+def gap(value: float, low: float | None, high: float | None, width: int = 96) -> Markup:
+    """Draw one difference around zero on its own axis; for a table's cell, which says it in words."""
+    reach = max(abs(f) for f in (value, low or 0.0, high or 0.0)) * 1.15 or 1.0
+    x = Axis(-reach, reach, 6, width - 6)
+    body = [line("zero", width / 2, 2, width / 2, 16)]
+    if low is not None and high is not None:
+        body.append(line("whisker", x.at(low), 9, x.at(high), 9))
+    body.append(Markup('<circle class="dot plain" cx="{:g}" cy="9" r="3.6"/>').format(x.at(value)))
+    return Markup('<svg class="chart interval gap" viewBox="0 0 {} 18" aria-hidden="true">{}</svg>').format(
+        width, Markup("").join(body)
+    )
 
 
 def _told(row: Difference, scale: Scale) -> str:

@@ -30,6 +30,7 @@ _MODELS = {
     "retired": "retired",
     "rolled_back": "was taken back",
 }
+_SHAPES = {"skipped": "idle", "failed": "failed", "alarm": "failed", "drift": "canary", "all clear": "good"}
 
 
 _EXPERIMENTS = {
@@ -68,8 +69,8 @@ def line(event: Event, facts: Facts) -> Line:
     elif kind == "dataset":
         data = facts.datasets.get(id)
         title, shape = f"Dataset {words.version(data.version)} frozen" if data else "Dataset frozen", "good"
-    elif event.what in ("skipped", "failed"):
-        shape = "failed" if event.what == "failed" else "idle"
+    elif event.what in _SHAPES:
+        shape = _SHAPES[event.what]
     return Line(title, event.because, event.by, words.moment(event.at, facts.now), shape, version, event.seq)
 
 

@@ -14,7 +14,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.ports import Counts, Ledger, Tally
 from evergreen.core.records import Dataset, Event, Experiment, Model, Reject, Run
 from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ModelState
-from evergreen.stages import rollout
+from evergreen.stages import observe, rollout
 
 #: As many versions as a chart shows.
 VERSIONS = 40
@@ -43,6 +43,7 @@ class Facts:
     rejects: Sequence[Reject] = ()
     evidence: str = ""  #: what live traffic shows of the model on its way, where that decides
     experiment: Mapping[str, Any] | None = None  #: the newest, as `rollout.report` tells of it
+    drift: Mapping[str, Any] = field(default_factory=dict)  #: what `observe.drift_report` says
 
 
 def card(loop: Loop) -> Facts:
@@ -60,6 +61,7 @@ def page(loop: Loop, before: int | None = None) -> Facts:
         rejects=loop.ledger.rejects(loop.name, limit=10),
         evidence=rollout.stands(loop),
         experiment=rollout.report(loop) if loop.ledger.last(Experiment, loop.name) is not None else None,
+        drift=observe.drift_report(loop),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
@@ -12,20 +13,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from evergreen import engine
 from evergreen.core.errors import EvergreenError, InvalidInput, Unauthorized
 from evergreen.core.loop import Loop
-from evergreen.http.pages import assembly, reading, reports, views, words
+from evergreen.core.ports import Ledger
+from evergreen.http import audit
+from evergreen.http.auth import Role
+from evergreen.http.errors import advice
+from evergreen.http.pages import assembly, gate, reading, reports, views, words
 from evergreen.http.pages.live import Pulse
-from evergreen.http.pages.render import STATIC, Renderer, Visitor
+from evergreen.http.pages.render import Renderer, Visitor
+from evergreen.http.ways import Endpoint, Way
 from evergreen.stages import rollout
 
 T = TypeVar("T")
 #: Rows of the table of models before "show all" is asked for.
 ROWS = 10
+#: Lines of the audit log on its page.
+LINES = 200
 _HTML = {"cache-control": "no-store"}
 
 
@@ -34,6 +40,8 @@ class Loops(Protocol):
 
     @property
     def loops(self) -> Mapping[str, Loop]: ...
+    @property
+    def ledger(self) -> Ledger: ...
 
 
 class Serving(Protocol):
@@ -45,35 +53,42 @@ class Serving(Protocol):
     def locked(self) -> bool: ...
     @property
     def closing(self) -> threading.Event: ...
+    @property
+    def ways(self) -> Sequence[Endpoint]: ...
     def loop(self, name: str) -> Loop: ...
     def role(self, request: Request) -> Any: ...
     def csrf(self, request: Request) -> str: ...
     def check_csrf(self, request: Request, token: str | None) -> None: ...
     def require(self, request: Request, role: str) -> str: ...
     def sign_in(self, request: Request, response: Response, key: str) -> Any: ...
-    def sign_out(self, response: Response) -> None: ...
+    async def sign_out(self, request: Request, response: Response) -> None: ...
     async def act(self, fn: Callable[..., T], *args: Any, **kw: Any) -> T: ...
 
 
-def routes(serving: Serving) -> list[BaseRoute]:
-    """Return the routes of all pages and of what they are made with."""
+def routes(serving: Serving) -> list[Way]:
+    """Return the routes of all pages."""
     pages = Pages(serving)
-    act = [
-        Route(f"/loops/{{name}}/{verb}", pages.doing(verb), methods=["POST"])
-        for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
-    ]
     return [
-        Route("/", pages.guarded(pages.overview), methods=["GET"]),
-        Route("/loops/{name}", pages.guarded(pages.loop), methods=["GET"]),
-        Route("/loops/{name}/models/{version:int}", pages.guarded(pages.model), methods=["GET"]),
-        *act,
-        Route("/login", pages.login, methods=["GET"]),
-        Route("/login", pages.sign_in, methods=["POST"]),
-        Route("/logout", pages.guarded(pages.sign_out), methods=["POST"]),
-        Route("/events", pages.events, methods=["GET"]),
-        Route("/events/{name}", pages.events, methods=["GET"]),
-        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+        page("GET", "/", pages.guarded(pages.overview), Role.APP, "All loops."),
+        page("GET", "/loops/{name}", pages.guarded(pages.loop), Role.APP, "One loop."),
+        page("GET", "/loops/{name}/models/{v}", pages.guarded(pages.model), Role.APP, "One version."),
+        page("GET", "/loops/{name}/models/{v}/gate", pages.guarded(pages.gate), Role.APP, "Why the gate decided so."),
+        *(
+            page("POST", f"/loops/{{name}}/{verb}", pages.doing(verb), Role.OPERATOR, f"The form to {verb}.")
+            for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
+        ),
+        page("GET", "/audit", pages.guarded(pages.audit), Role.ADMIN, "Who did what.", link="Audit log"),
+        page("GET", "/login", pages.login, Role.NONE, "Asks for a key."),
+        page("POST", "/login", pages.sign_in, Role.NONE, "Begins a session."),
+        page("POST", "/logout", pages.guarded(pages.sign_out), Role.APP, "Ends the session."),
+        page("GET", "/events", pages.events, Role.APP, "Tells when the overview has changed."),
+        page("GET", "/events/{name}", pages.events, Role.APP, "Tells when a loop's page has changed."),
     ]
+
+
+def page(method: str, path: str, handler: Handler, role: Role, summary: str, *, loop: str = "", link: str = "") -> Way:
+    """Return the route of a page; the overview leads to those with a `link`."""
+    return Way(Endpoint(method, path, handler, role, summary, media="text/html", loop=loop, page=True, link=link))
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -93,7 +108,9 @@ class Pages:
         """Show one card per loop."""
         loops = list(self.serving.project.loops.values())
         cards = await run_in_threadpool(lambda: [views.summary(reading.card(loop)) for loop in loops])
-        return self._page(request, "overview.html", events="/events", cards=cards, title="Overview")
+        may = self.serving.role(request)
+        links = [(way.path, way.link) for way in self.serving.ways if way.link and may >= way.role]
+        return self._page(request, "overview.html", events="/events", cards=cards, links=links, title="Overview")
 
     async def loop(self, request: Request, error: EvergreenError | None = None) -> Response:
         """Show one loop; with an error on top if something could not be done."""
@@ -110,10 +127,25 @@ class Pages:
     async def model(self, request: Request) -> Response:
         """Show one model version."""
         loop = self.serving.loop(request.path_params["name"])
-        version = request.path_params["version"]
+        version = request.path_params["v"]
         page = await run_in_threadpool(_model_page, loop, version)
         title = f"{loop.name} {words.version(version)}"
         return self._page(request, "model.html", events="", page=page, title=title)
+
+    async def gate(self, request: Request) -> Response:
+        """Show what the gate's verdict on a version rests on."""
+        loop, version = self.serving.loop(request.path_params["name"]), request.path_params["v"]
+        model = await run_in_threadpool(reading.model, loop.ledger, loop.name, version)
+        page = gate.page(model, loop.config.gate)
+        return self._page(request, "gate.html", events="", page=page, title=f"{loop.name} v{version}, gate")
+
+    async def audit(self, request: Request) -> Response:
+        """Show who did what, the newest first; for administrators only."""
+        self.serving.require(request, "admin")
+        lines = await run_in_threadpool(audit.read, self.serving.project.ledger, limit=LINES)
+        now = datetime.now(UTC)
+        shown = [(words.moment(datetime.fromisoformat(line.at), now), line) for line in lines]
+        return self._page(request, "audit.html", events="", lines=shown, most=LINES, title="Audit log")
 
     # What is done
 
@@ -130,9 +162,8 @@ class Pages:
             except Unauthorized as e:
                 return self._login(request, e, request.url.path.removesuffix(f"/{verb}"))
             except EvergreenError as e:
-                if e.code == "not_found" and e.field == "loop":
-                    return self._error(request, e)
-                return await self.loop(request, e)
+                known = request.path_params["name"] in self.serving.project.loops
+                return await self.loop(request, e) if known else self._error(request, e)
             return self._back(request, f"/loops/{quote(loop.name)}", said)
 
         return handle
@@ -193,7 +224,7 @@ class Pages:
         """End a session."""
         self.serving.check_csrf(request, str((await request.form()).get("csrf", "")))
         response = RedirectResponse(_root(request) + "/login", 303)
-        self.serving.sign_out(response)
+        await self.serving.sign_out(request, response)
         return response
 
     # What is live
@@ -231,7 +262,9 @@ class Pages:
 
     def _page(self, request: Request, template: str, *, error: EvergreenError | None = None, **shown: Any) -> Response:
         said = "" if error else words.cut(request.query_params.get("said", ""), 200)
-        head = _HTML | ({"retry-after": "1"} if error and error.status == 503 else {})
+        head = _HTML | (
+            {"retry-after": advice(error).get("Retry-After", "1")} if error and error.status in (429, 503) else {}
+        )
         shown |= {"error": error, "said": said, "root": _root(request), "visitor": self._visitor(request)}
         html = self.render(template, csrf=partial(self.serving.csrf, request), **shown)
         return Response(html, error.status if error else 200, head, "text/html; charset=utf-8")

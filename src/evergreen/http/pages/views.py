@@ -82,6 +82,8 @@ class Traffic:
     failed_share: str
     latency: str
     right: str
+    score: str  #: the mean of outcomes that came as figures
+    agrees: str  #: with the answer that was sent, where it was not heard
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,8 @@ def traffic(m: Model, role: str, tally: Tally) -> Traffic:
         failed_share=words.percent(tally.failed / asked, 2) if asked else "–",
         latency=words.milliseconds(tally.latency_ms / good) if good else "–",
         right=f"{words.percent(tally.right / judged_by)} of {words.count(judged_by)}" if judged_by else "–",
+        score=f"{tally.score / tally.scored:.3g} of {words.count(tally.scored)}" if tally.scored else "–",
+        agrees=words.percent(tally.agreed / tally.compared) if tally.compared else "–",
     )
 
 

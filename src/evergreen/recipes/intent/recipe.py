@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import ClassVar
 
 from evergreen.core.errors import InvalidInput, TooLarge
-from evergreen.core.recipe import Datum, Interface, Job, PluginOptions, Predictor, Recipe, Row, Scores
+from evergreen.core.recipe import Datum, Described, Interface, Job, PluginOptions, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
 from evergreen.recipes.intent.options import IntentOptions
 
@@ -118,11 +118,23 @@ class Intent(Recipe):
         own = predictor if isinstance(predictor, IntentPredictor) else loading.load(artifact)
         report.write(self.options, own, rows, folder)
 
-    def describe(self, value: Json) -> Mapping[str, float]:
-        """Return how long a text is, in characters and words."""
+    def describe(self, value: Json) -> Described:
+        """Return how long a text is, which share of its letters is of no Latin script, and its words."""
         from evergreen.recipes.intent import words
 
         text = value.get("text") if isinstance(value, Mapping) else value
         if not isinstance(text, str):
             return {}
-        return {"characters": float(len(text)), "words": float(len(words.words(text)))}
+        found = words.words(text)
+        letters = [c for c in text if c.isalpha()]
+        foreign = sum(c > "\u024f" for c in letters) / len(letters) if letters else 0.0  # after Latin Extended-B
+        return {
+            "characters": float(len(text)),
+            "words": float(len(found)),
+            "other scripts": foreign,
+            "unknown words": found,
+        }
+
+    def describe_output(self, output: Json) -> Described:
+        """Return the intent, and how sure it is."""
+        return {"intent": output["intent"], "confidence": output["confidence"]}

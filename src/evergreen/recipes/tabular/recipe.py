@@ -8,10 +8,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import ClassVar
 
-from evergreen.core.recipe import Datum, Job, PluginOptions, Predictor, Recipe, Row, Scores
+from evergreen.core.recipe import Datum, Described, Job, PluginOptions, Predictor, Recipe, Row, Scores
 from evergreen.core.records import Json
 from evergreen.recipes.tabular import outcome
-from evergreen.recipes.tabular.columns import Columns
+from evergreen.recipes.tabular.columns import Columns, missing
 from evergreen.recipes.tabular.labels import Labels, spelling
 from evergreen.recipes.tabular.options import TabularOptions
 
@@ -75,6 +75,10 @@ class Tabular(Recipe):
 
         return predictor.load(artifact)
 
+    def decision(self, output: Json) -> Json:
+        """Return the label."""
+        return output["label"]
+
     def score(self, predictor: Predictor, rows: Sequence[Row]) -> Scores:
         """Return `accuracy` (0 or 1) and `log_likelihood` (of the right label, at least log 1e-6) for each row."""
         accuracy, likelihood = [], []
@@ -93,16 +97,27 @@ class Tabular(Recipe):
         own = predictor if isinstance(predictor, loaded.TabularPredictor) else loaded.load(artifact)
         report.write(self.options, own, rows, folder)
 
-    def describe(self, value: Json) -> Mapping[str, float]:
-        """Return the numeric features of an input."""
+    def describe(self, value: Json) -> Described:
+        """Return the features of an input: numbers as numbers, categories as text; what is missing is left out."""
         if not isinstance(value, Mapping):
             return {}
         names = self.options.features
         if names is None:
             never = self.options.never
             names = tuple(name for name in value if name not in never)
-        cells = ((name, value.get(name)) for name in names if name not in self.options.categorical)
-        return {name: float(cell) for name, cell in cells if cell.__class__ is float or cell.__class__ is int}
+        said: dict[str, float | str] = {}
+        for name in names:
+            cell = value.get(name)
+            if name in self.options.categorical or (self.options.features is None and cell.__class__ in (str, bool)):
+                if isinstance(cell, bool | int | float | str) and not missing(cell):
+                    said[name] = spelling(cell)
+            elif cell.__class__ is float or cell.__class__ is int:
+                said[name] = float(cell)
+        return said
+
+    def describe_output(self, output: Json) -> Described:
+        """Return the label as text, and how sure it is."""
+        return {"label": spelling(output["label"]), "confidence": output["confidence"]}
 
 
 def _versions() -> dict[str, str]:

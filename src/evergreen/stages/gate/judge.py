@@ -7,15 +7,15 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
 
 import msgspec
 
-from evergreen.core.errors import AlreadyWaiting, EvergreenError, Unavailable
+from evergreen.core.errors import AlreadyWaiting, ConfigError, EvergreenError, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Evidence
-from evergreen.core.records import Json, Model, Run
+from evergreen.core.records import Model, Run
 from evergreen.core.states import ModelState, RunState
+from evergreen.stages.gate import golden, reuse, trying
 from evergreen.stages.gate.rules import Case, decide
 
 MOVES = {
@@ -26,13 +26,17 @@ MOVES = {
 }
 
 
+#: So many versions are looked back over when counting candidates judged on the same rows.
+_LOOKS = 500
+
+
 def judge(loop: Loop) -> None:
     """Let candidates through, turn them away, or say that it cannot be told."""
     for model in loop.ledger.find(Model, loop.name, ModelState.CANDIDATE):
         champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
         try:
-            case = _case(loop, model, champion)
-        except (Unavailable, OSError) as e:
+            case, marks = _case(loop, model, champion)
+        except (Unavailable, ConfigError, OSError) as e:
             _tell_once(loop, f"v{model.version} cannot be judged now: {e}")
             continue
         verdict = decide(loop.config.gate, case)
@@ -42,7 +46,7 @@ def judge(loop: Loop) -> None:
                 MOVES[verdict.outcome],
                 by="gate",
                 because=verdict.because,
-                verdict=dataclasses.asdict(verdict),
+                verdict={**dataclasses.asdict(verdict), "holdout": marks},
                 rival_scores={m: sum(v) / len(v) for m, v in case.champion.items() if v},
                 since=loop.now(),
             )
@@ -77,8 +81,13 @@ def _tell_once(loop: Loop, because: str) -> None:
         loop.ledger.note(loop.name, "cannot judge", by="gate", because=because)
 
 
-def _case(loop: Loop, model: Model, champion: Model | None) -> Case:
-    """Gather what is known. Raises `Unavailable` or `OSError` where that cannot be told now."""
+def _case(loop: Loop, model: Model, champion: Model | None) -> tuple[Case, list[str]]:
+    """Gather what is known, and the marks of the holdout.
+
+    Raises `Unavailable`, `ConfigError` or `OSError` where that cannot be told now.
+    """
+    asked = loop.config.gate.golden
+    cases = golden.read(loop.home / asked) if asked else []
     work = loop.state / "work"
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"judge-{model.id}-", dir=work))  # of its own: another may judge it, too
@@ -89,20 +98,35 @@ def _case(loop: Loop, model: Model, champion: Model | None) -> Case:
         except (Unavailable, OSError):
             raise
         except (EvergreenError, msgspec.MsgspecError) as e:
-            return Case(candidate={}, load_error=str(e))
-        error, latency = _try(loop, folder)
+            return Case(candidate={}, load_error=str(e)), []
+        tried = trying.attempt(loop.recipe, folder, cases)
+        marks = reuse.marks(evidence.ids)
         size = model.details.get("size_bytes")
-        return Case(
+        case = Case(
             candidate=evidence.candidate,
             champion=evidence.champion,
             rival=champion.version if champion else None,
             obstacle=_obstacle(model, champion, evidence),
-            load_error=error,
-            latency_ms=latency,
+            load_error=tried.error,
+            latency_ms=tried.latency_ms,
             size_mb=size / 1e6 if isinstance(size, int | float) else None,
+            metrics=loop.recipe.metrics,
+            slices=evidence.slices,
+            groups=evidence.groups,
+            strata=evidence.strata,
+            sure=evidence.sure,
+            golden=tried.golden,
+            looks=reuse.looks(marks, _earlier(loop, model)),
         )
+        return case, marks
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _earlier(loop: Loop, model: Model) -> list[list[str]]:
+    """Return the marks of the holdouts that earlier candidates were judged on, the newest first."""
+    found = loop.ledger.find(Model, loop.name, newest_first=True, limit=_LOOKS)
+    return [list(m.verdict.get("holdout", ())) for m in found if m.id != model.id and m.verdict]
 
 
 def _evidence(loop: Loop, model: Model, folder: Path) -> Evidence:
@@ -125,43 +149,3 @@ def _obstacle(model: Model, champion: Model | None, evidence: Evidence) -> str:
     if not evidence.champion and evidence.candidate:
         return f"v{champion.version} was not measured on these rows"
     return ""
-
-
-def _try(loop: Loop, folder: Path) -> tuple[str, float | None]:
-    """Load a candidate as the serving process would, and see that it answers as it did where it was trained."""
-    try:
-        predictor = loop.recipe.load(folder / "model")
-        try:
-            probes = _probes(folder / "evaluation" / "probes.json")
-            for value, _ in probes[:1]:
-                predictor.predict([value])  # to warm up
-            start = perf_counter()
-            said = [predictor.predict([value])[0] for value, _ in probes]
-            latency = (perf_counter() - start) * 1000 / len(probes) if probes else None
-        finally:
-            predictor.close()
-    except EvergreenError as e:
-        return str(e), None
-    except Exception as e:  # noqa: BLE001 - whatever a model raises here, it would raise in service
-        return f"{type(e).__name__}: {e}", None
-    for (_, before), now in zip(probes, said, strict=True):
-        if not _alike(before, now):
-            return f"it answers {now!r} here and answered {before!r} where it was trained", latency
-    return "", latency
-
-
-def _probes(path: Path) -> list[tuple[Json, Json]]:
-    return msgspec.json.decode(path.read_bytes(), type=list[tuple[Json, Json]]) if path.is_file() else []
-
-
-def _alike(a: Json, b: Json) -> bool:
-    """Compare two answers; figures may differ by what another processor's rounding does."""
-    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
-        return a is b or a == b
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return abs(a - b) <= 1e-3 * max(1.0, abs(a), abs(b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_alike, a, b))
-    return bool(a == b)

@@ -1,4 +1,4 @@
-"""Look after the champion: raise an alarm once when its answers begin to fail, say once when they are fine again."""
+"""Look after the champion: say once when its answers begin to fail or its traffic to differ, and once when it is over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model
 from evergreen.core.states import ModelState
+from evergreen.stages.observe import drift
 
 #: Answers between two looks before a share of failures means anything.
 WINDOW = 20
@@ -33,7 +34,12 @@ def failing(before: Tally, now: Tally, limit: float) -> bool | None:
 
 
 def watch(loop: Loop) -> None:
-    """Compare the champion's traffic with what it was at the last look."""
+    """Compare the champion's traffic with what it was at the last look, and with what it learnt from."""
+    _failures(loop)
+    drift.look(loop)
+
+
+def _failures(loop: Loop) -> None:
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
     if champion is None:
         return

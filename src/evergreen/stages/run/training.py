@@ -216,6 +216,7 @@ def _ticket(loop: Loop, run: Run, taken: Mapping[str, str]) -> Ticket:
         seed=loop.config.seed,
         limit_s=limit.total_seconds() if limit else None,
         uploads=taken,
+        slices=loop.config.gate.slices,
     )
 
 

@@ -15,6 +15,7 @@ from evergreen.core.errors import Corrupt, InvalidInput, NoModel, PredictionFail
 from evergreen.core.loop import Loop
 from evergreen.core.records import Experiment, Json, Model
 from evergreen.core.states import IN_SERVICE, ExperimentState, ModelState
+from evergreen.stages.serve.generation import Generation
 from evergreen.stages.serve.router import choose, dial
 from evergreen.stages.serve.slot import Slot
 
@@ -33,6 +34,7 @@ class Answer:
     model: Model
     failed: Sequence[str] = ()  #: ids of models that raised before this one answered
     shadows: Sequence[Model] = ()  #: models that are to be asked too, where nobody waits
+    generation: int = 0  #: of the line-up that answered: see `Generation`
     exposed: tuple[str, str] | None = None  #: the experiment the unit is in, and the arm it is to meet
 
 
@@ -61,6 +63,7 @@ class Lineup:
     canary: Slot | None = None
     shadows: tuple[Slot, ...] = ()
     spare: tuple[Slot, ...] = ()  #: former champions, kept warm
+    generation: int = 0  #: the same in every process for the same line-up, and rising
     split: Split | None = None  #: the experiment that is running
 
     @property
@@ -79,6 +82,7 @@ class Live:
         self._lock = Lock()  # choosing a slot and entering it is one act: no swap comes between
         self._loading = Lock()  # one refresh at a time
         self._lineup = Lineup()
+        self._generation = Generation(loop)
         self._warm: dict[str, tuple[Slot, datetime]] = {}  # loaded and not in the line-up: since when
         self._former: tuple[tuple[str, datetime | None], Sequence[Model]] | None = None
         self._failed: dict[str, datetime] = {}
@@ -108,6 +112,10 @@ class Live:
             if model.id not in self._loaded():
                 self._load(model)
 
+    def holds(self, model: str) -> bool:
+        """Say whether a model is loaded, by its id."""
+        return model in self._loaded()
+
     def answer(self, value: Json, unit: str) -> Answer:
         """Answer one request. A challenger that fails is covered by the champion, a champion by its predecessor.
 
@@ -131,7 +139,8 @@ class Live:
                     failed.append(slot.model.id)
                     error = e
                     continue
-                return Answer(value, output, slot.model, failed, [s.model for s in lineup.shadows], exposed)
+                shadows = [s.model for s in lineup.shadows] if lineup.shadows else ()
+                return Answer(value, output, slot.model, failed, shadows, lineup.generation, exposed)
         finally:
             for slot in order:
                 slot.leave()
@@ -179,6 +188,15 @@ class Live:
 
     def _wanted(self) -> Lineup:
         """Return the line-up that the ledger asks for, loading what is not loaded yet."""
+        generation = self._generation.read()
+        while True:
+            lineup = self._read(generation)
+            now = self._generation.read()
+            if now == generation:
+                return lineup
+            generation = now  # it was changed while we read
+
+    def _read(self, generation: int) -> Lineup:
         loaded = self._loaded()
         champion: Slot | None = None
         canary: Slot | None = None
@@ -201,7 +219,7 @@ class Live:
             else:
                 shadows.append(slot)
         split = None if experiment is None else self._split(experiment, loaded)
-        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion), split)
+        return Lineup(champion, canary, tuple(shadows), self._spare(loaded, champion), generation, split)
 
     def _split(self, experiment: Experiment, loaded: dict[str, Slot]) -> Split:
         """Load the arms of an experiment."""

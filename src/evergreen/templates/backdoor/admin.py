@@ -10,33 +10,35 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from evergreen import engine
 from evergreen.core.errors import EvergreenError, Unauthorized
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Upload
+from evergreen.http.auth import Role
 from evergreen.http.pages import words
 from evergreen.http.pages.render import Renderer
 from evergreen.http.pages.routes import Pages
+from evergreen.http.pages.routes import page as way
 from evergreen.stages import retain
 from evergreen.templates.backdoor import jobs, publishing, uploading, versions
 
 if TYPE_CHECKING:
     from evergreen.http.serving import Serving
+    from evergreen.http.ways import Way
 
 PATH = "/admin/training"
 #: Rows of each table.
 _ROWS = 20
 
 
-def routes(serving: Serving, name: str) -> list[BaseRoute]:
+def routes(serving: Serving, name: str) -> list[Way]:
     """Return the page's routes."""
     page = TrainingPage(serving, name)
     return [
-        Route(PATH, page.guarded(page.show), methods=["GET"]),
-        Route(PATH, page.train, methods=["POST"]),
-        Route("/admin", page.guarded(page.show), methods=["GET"]),
+        way("GET", PATH, page.guarded(page.show), Role.OPERATOR, "Trainings.", loop=name, link="Training"),
+        way("POST", PATH, page.train, Role.OPERATOR, "The form to train.", loop=name),
+        way("GET", "/admin", page.guarded(page.show), Role.OPERATOR, "The same.", loop=name),
     ]
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from evergreen import engine
 from evergreen.core.errors import InvalidInput
@@ -20,6 +20,8 @@ from evergreen.core.states import OPEN_RUNS, RunState, UploadState
 from evergreen.http import api
 from evergreen.http.auth import Role
 from evergreen.http.errors import decode, explain
+from evergreen.http.shapes import ModelFile
+from evergreen.http.ways import Endpoint, Way
 from evergreen.templates.backdoor import interactions, jobs, phone, publishing, uploading, versions
 from evergreen.templates.backdoor.interactions import FEW_DEVICES, Census, pseudonym
 from evergreen.templates.backdoor.keys import pseudonym_key
@@ -30,6 +32,28 @@ if TYPE_CHECKING:
     from evergreen.http.hot import Claim
     from evergreen.http.serving import Serving
 
+
+class Refusal(msgspec.Struct):
+    """What the app is told when something could not be done."""
+
+    success: bool
+    error: str
+    message: str
+    field: str | None
+    code: str
+
+
+_OBJECT = (dict[str, Any],)
+_SAID = {"id": "5B2E-1", "userMessage": "wake me at six", "detectedIntent": "set_alarm", "feedback": {"rating": 5}}
+_BATCH: dict[str, Any] = {
+    "takes": (interactions.Batch,),
+    "errors": (503,),
+    "example": {"deviceId": "phone-7", "appVersion": "1.4", "interactions": [_SAID]},
+}
+_FORM: dict[str, Any] = {"takes": (ModelFile,), "body": "multipart/form-data", "errors": (503,)}
+_FILE: dict[str, Any] = {"gives": (), "media": "application/octet-stream", "errors": (304, 404, 409, 500)}
+_WISH: dict[str, Any] = {"takes": _OBJECT, "errors": (409,), "example": {"reason": "manual", "force": False}}
+_DEVICE = {"deviceId": "Which device."}
 #: Interactions that are made samples before others have their turn.
 _FEW = 100
 
@@ -51,22 +75,35 @@ class Answers:
         """Return what is asked often."""
         from evergreen.http.hot import Claim
 
-        return {("POST", "/api/ai/learn"): Claim(self.learn, self._refuse)}
+        said = self._said("POST", "/api/ai/learn", self.learn, Role.APP, "Send interactions.", **_BATCH)
+        return {("POST", said.path): Claim(self.learn, self._refuse, said)}
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Way]:
         """Return the rest."""
-        table: list[tuple[str, str, Callable[[Request], Awaitable[Any]], Role]] = [
-            ("POST", uploading.PATH, self.upload_model, Role.APP),
-            ("GET", "/api/ai/uploads", self._uploading.listing, Role.APP),
-            ("GET", "/api/ai/uploads/{id}", self._uploading.one, Role.APP),
-            ("GET", "/api/ai/latest-model", self.latest_model, Role.APP),
-            ("GET", "/api/ai/models", self.models, Role.APP),
-            ("GET", "/api/ai/models/{version}", self.download, Role.APP),
-            ("GET", "/api/ai/stats", self.stats, Role.APP),
-            ("POST", "/api/ai/training/trigger", self.trigger, Role.OPERATOR),
-            ("GET", "/api/ai/training/status", self.status, Role.APP),
+        app, said, own = Role.APP, self._said, self._uploading
+        table = [
+            said("POST", uploading.PATH, self.upload_model, app, "Send a model that a phone trained.", **_FORM),
+            said(
+                "GET",
+                "/api/ai/uploads",
+                own.listing,
+                app,
+                "A device's uploads; all of them for operators.",
+                query=_DEVICE,
+            ),
+            said("GET", "/api/ai/uploads/{id}", own.one, app, "What became of an upload.", errors=(404,)),
+            said("GET", "/api/ai/latest-model", self.latest_model, app, "The version that phones should run."),
+            said("GET", "/api/ai/models", self.models, app, "Versions, newest first."),
+            said("GET", "/api/ai/models/{version}", self.download, app, "The file for phones.", **_FILE),
+            said("GET", "/api/ai/stats", self.stats, app, "What was collected, learnt and sent in."),
+            said("POST", "/api/ai/training/trigger", self.trigger, Role.OPERATOR, "Ask for a training.", **_WISH),
+            said("GET", "/api/ai/training/status", self.status, app, "How far trainings are."),
         ]
-        return [Route(path, self._shaped(handler, role), methods=[method]) for method, path, handler, role in table]
+        return [Way(one, self._shaped(one.handler)) for one in table]
+
+    def _said(self, *line: Any, **more: Any) -> Endpoint:
+        """Make a line of the table: answers are objects, errors are told in the app's shape."""
+        return Endpoint(*line, **{"gives": _OBJECT, "refuses": Refusal, "loop": self._loop.name, **more})
 
     # Learn
 
@@ -195,14 +232,11 @@ class Answers:
     def _root(self, request: Request) -> str:
         return _root(request.scope, self._url)
 
-    def _shaped(
-        self, handler: Callable[[Request], Awaitable[Any]], role: Role
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """Check the role, answer errors in the app's shape, and count how it ended."""
+    def _shaped(self, handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer errors in the app's shape, and count how it ended."""
 
         async def shaped(request: Request) -> Response:
             try:
-                self._serving.require(request, role)
                 said = await handler(request)
                 response = said if isinstance(said, Response) else api.reply(said[1], said[0])
             except Exception as e:  # noqa: BLE001 - explained to the caller, and logged where nobody expected it

@@ -15,10 +15,9 @@ from evergreen.core.loop import Loop
 from evergreen.core.recipe import PluginOptions
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
     from evergreen.http.hot import Claim
     from evergreen.http.serving import Serving
+    from evergreen.http.ways import Way
 
 #: A product that shows changes late is looked into no more often than this, in seconds, however late it shows them.
 _SLOWEST_S = 30.0
@@ -65,7 +64,7 @@ class BackdoorDoor:
             self._rounds = Rounds(loop, look_of(self.options.url), every_s=self.options.look)
         self._rounds.turn()
 
-    def routes(self, serving: Serving) -> list[BaseRoute]:
+    def routes(self, serving: Serving) -> list[Way]:
         """Return the app's own paths and its page for trainings."""
         from evergreen.templates.backdoor import admin
         from evergreen.templates.backdoor.answers import Answers

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from evergreen import engine
 from evergreen.core.errors import AlreadyWaiting, InvalidInput
@@ -21,6 +20,8 @@ from evergreen.core.states import OPEN_RUNS, RunState
 from evergreen.http import api
 from evergreen.http.auth import Role
 from evergreen.http.errors import explain
+from evergreen.http.shapes import Error
+from evergreen.http.ways import Endpoint, Way
 from evergreen.templates.parima.history import Teller, folder_of
 from evergreen.templates.parima.settings import TrainingSettings
 
@@ -37,8 +38,30 @@ RECENT = 10
 #: Members in which a question may be wrapped.
 _WRAPPERS = ("features", "input")
 
+_OBJECT = (dict[str, Any],)
+_SCENE = {
+    "frustumCoverage": 0.6,
+    "occlusionRatio": 0.2,
+    "meanVisibleDistance": 14.5,
+    "deviceFPS": 58.0,
+    "deviceCPULoad": 0.4,
+}
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+
+
+class Refusal(msgspec.Struct):
+    """What is told when something could not be done."""
+
+    success: bool
+    error: str
+
+
+class Undecided(Refusal):
+    """The same, with a decision that can be drawn all the same."""
+
+    decision: dict[str, int]
 
 
 class Answers:
@@ -51,21 +74,41 @@ class Answers:
         self._training = training
         #: Predictions are stored, so that feedback may refer to them by id.
         self._logged = self._loop.config.serve.log == "all"
+        serving.voices["/api/parima/train"] = told
         self._teller = Teller(self._loop, training.log_file)
 
     def hot(self) -> Mapping[tuple[str, str], Claim]:
         """Return what is asked often."""
         from evergreen.http.hot import Claim
 
-        return {("POST", "/api/parima/predict"): Claim(self.predict, self._refuse)}
+        said = self._said(
+            "POST",
+            "/api/parima/predict",
+            self.predict,
+            Role.APP,
+            "Decide a level of detail. Whatever is wrong, the answer holds one that can be drawn.",
+            takes=_OBJECT,
+            refuses=Undecided,
+            errors=(500, 503),
+            example=_SCENE,
+            changes=False,
+        )
+        return {("POST", said.path): Claim(self.predict, self._refuse, said)}
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Way]:
         """Return the rest."""
-        return [
-            Route("/api/parima/train", self._shaped(self.train), methods=["POST"]),
-            Route("/api/parima/training/status", self._shaped(self.status), methods=["GET"]),
-            Route("/health", self._shaped(self.health), methods=["GET"]),
+        said = self._said
+        wish: dict[str, Any] = {"takes": _OBJECT, "errors": (409,), "example": {"force": True}}
+        table = [
+            said("POST", "/api/parima/train", self.train, Role.OPERATOR, "Ask for a training.", **wish),
+            said("GET", "/api/parima/training/status", self.status, Role.APP, "Whether a training runs."),
+            said("GET", "/health", self.health, Role.NONE, "How the server is.", refuses=Error),
         ]
+        return [Way(one, self._shaped(one.handler)) for one in table]
+
+    def _said(self, *line: Any, **more: Any) -> Endpoint:
+        """Make a line of the table: answers are objects, errors are told in PARIMA's shape."""
+        return Endpoint(*line, **{"gives": _OBJECT, "refuses": Refusal, "loop": self._loop.name, **more})
 
     # Predict
 
@@ -126,7 +169,7 @@ class Answers:
 
     async def train(self, request: Request) -> tuple[int, Any]:
         """Ask for a training; it begins within moments."""
-        by = self._serving.require(request, Role.OPERATOR)
+        by = self._serving.caller(request).name
         wish = _wish(await request.body())
         force = wish.get("force")
         if force is not None and not isinstance(force, bool):
@@ -173,9 +216,8 @@ class Answers:
 
     # Status
 
-    async def status(self, request: Request) -> tuple[int, Any]:
+    async def status(self, _: Request) -> tuple[int, Any]:
         """Say whether a training runs, and what came of the last ones."""
-        self._serving.require(request, Role.APP)
         return 200, await self._serving.run(self._status)
 
     def _status(self) -> dict[str, Any]:
@@ -235,6 +277,12 @@ def refusal(exc: Exception) -> tuple[int, dict[str, Any]]:
     status, body, _ = explain(exc)
     error = body["error"]
     return status, {"success": False, "error": ". ".join(filter(None, (error["message"], error["hint"])))}
+
+
+def told(exc: Exception) -> tuple[int, bytes]:
+    """Say the same as bytes."""
+    status, said = refusal(exc)
+    return status, _encode(said)
 
 
 def _no_json(e: Exception) -> InvalidInput:

@@ -17,10 +17,9 @@ from evergreen.templates.parima.history import History
 from evergreen.templates.parima.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
     from evergreen.http.hot import Claim
     from evergreen.http.serving import Serving
+    from evergreen.http.ways import Way
 
 #: A rollout lasts at most this part of the time between two trainings.
 _PART = 2
@@ -75,7 +74,7 @@ class ParimaDoor:
         if loop.name == self.options.loop:
             self.history.write(loop)
 
-    def routes(self, serving: Serving) -> list[BaseRoute]:
+    def routes(self, serving: Serving) -> list[Way]:
         """Return PARIMA's own paths."""
         from evergreen.templates.parima.answers import Answers
 

@@ -71,6 +71,16 @@ class SqlLedger:
             limit=limit,
         )
 
+    def sample(self, loop: str, id: str) -> Sample | None:
+        """Return one sample."""
+        with self._db.read() as conn:
+            return reading.by_ids(conn, loop, [id]).get(id)
+
+    def asked(self, loop: str, session: str, *, since: datetime, upto: datetime, but: str = "") -> Sample | None:
+        """Return the newest sample of a session between two moments."""
+        with self._db.read() as conn:
+            return reading.asked(conn, loop, session, since, upto, but)
+
     def unsided(self, loop: str, *, upto: int, origin: str | None = None) -> Sequence[int]:
         """Return the seqs, rising, of usable samples that are on no side yet."""
         with self._db.read() as conn:
@@ -188,8 +198,7 @@ class SqlLedger:
             found = conn.execute(select(leases.c.holder, leases.c.until).where(leases.c.name == name)).one_or_none()
             if found is not None and found[0] != holder and found[1] > now and not is_gone(found[0]):
                 return False
-            values = {"holder": holder, "until": now + seconds}
-            intake.upsert(conn, leases, {"name": name}, lambda _: values, values)
+            intake.upsert(conn, leases, {"name": name}, {"holder": holder, "until": now + seconds})
             return True
 
     def release(self, name: str, holder: str) -> None:

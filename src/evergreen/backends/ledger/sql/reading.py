@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -22,8 +23,9 @@ _SET_ASIDE = text("state <> 'accepted'")
 _decode = msgspec.json.Decoder().decode
 _COLUMNS = (
     "seq", "at", "loop", "id", "state", "kind", "input", "output", "label", "weight", "side", "origin", "subject",
-    "group", "model",
+    "group", "model", "session", "right", "score",
 )  # fmt: skip
+_ALL = tuple(samples.c[name] for name in _COLUMNS)
 
 
 def pages(
@@ -45,7 +47,7 @@ def pages(
     while limit is None or limit > 0:
         size = _PAGE if limit is None else min(_PAGE, limit)
         where = and_(wanted, seq > after, true() if upto is None else seq <= upto)
-        query = select(*(samples.c[name] for name in _COLUMNS)).where(where)
+        query = select(*_ALL).where(where)
         with db.read() as conn:
             found = conn.execute(query.order_by(seq.desc() if newest_first else seq).limit(size)).all()
         for row in found:
@@ -54,6 +56,25 @@ def pages(
             return
         limit = None if limit is None else limit - size
         after, upto = (after, found[-1][0] - 1) if newest_first else (found[-1][0], upto)
+
+
+def by_ids(conn: Connection, loop: str, ids: Sequence[str]) -> dict[str, Sample]:
+    """Return the samples that have these ids."""
+    found: dict[str, Sample] = {}
+    for at in range(0, len(ids), _PAGE):
+        where = and_(samples.c.loop == loop, samples.c.id.in_(ids[at : at + _PAGE]))
+        for row in conn.execute(select(*_ALL).where(where)):
+            found[row[3]] = _sample(row)
+    return found
+
+
+def asked(conn: Connection, loop: str, session: str, since: datetime, upto: datetime, but: str) -> Sample | None:
+    """Return the newest sample of a session between two moments."""
+    c = samples.c
+    where = and_(c.loop == loop, c.session == session, c.id != but, c.at <= upto)
+    row = conn.execute(select(*_ALL).where(where).order_by(c.seq.desc()).limit(1)).one_or_none()
+    # The newest decides: to look on for one that is late enough would be to read the whole session.
+    return None if row is None or row[1] < since else _sample(row)
 
 
 def _wanted(
@@ -74,7 +95,8 @@ def _wanted(
 
 
 def _sample(row: Any) -> Sample:
-    seq, at, loop, id, state, kind, input, output, label, weight, side, origin, subject, group, model = row
+    (seq, at, loop, id, state, kind, input, output, label, weight, side, origin, subject, group, model, session, right,
+     score) = row  # fmt: skip
     return Sample(
         id=id,
         loop=loop,
@@ -89,6 +111,9 @@ def _sample(row: Any) -> Sample:
         subject=subject,
         group=group,
         model=model,
+        session=session,
+        right=right,
+        score=score,
         seq=seq,
         at=at,
     )

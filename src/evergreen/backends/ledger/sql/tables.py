@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Float,
@@ -80,12 +81,16 @@ samples = Table(
     Column("group", Text),
     Column("model", Text),
     Column("at", Moment, nullable=False),
+    Column("session", Text),
+    Column("right", Boolean),
+    Column("score", Float(53)),
     UniqueConstraint("loop", "id", name="samples_once"),
     # SQLite takes the index with the most equalities: so the state is named even where it is always the same.
     Index("samples_usable", "loop", "state", "seq", **_where(_USABLE)),
     Index("samples_unsided", "loop", "state", "side", "seq", **_where(f"{_USABLE} AND side = ''")),
     Index("samples_set_aside", "loop", "state", "seq", **_where("state <> 'accepted'")),
     Index("samples_by_loop", "loop", "seq"),
+    Index("samples_by_session", "loop", "session", "seq", **_where("session IS NOT NULL")),
 )
 
 rejects = Table(

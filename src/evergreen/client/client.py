@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import threading
+import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from evergreen.client.spool import Spool
 from evergreen.core.errors import (
-    Conflict,
     EvergreenError,
     InvalidInput,
     JobFailed,
     NoConsent,
-    Overloaded,
     Refused,
     Unauthorized,
     Unavailable,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows: there a second process is not noticed
-    fcntl = None  # type: ignore[assignment]
-
 _MB = 1 << 20
 #: Spooled samples in one request.
 _BATCH = 200
+#: Sessions whose newest prediction is remembered.
+_SESSIONS = 10_000
 
 
 def _tree(cls: type[EvergreenError]) -> Iterator[type[EvergreenError]]:
@@ -54,7 +50,9 @@ _CLASSES = {
 def error_of(status: int, body: Any) -> EvergreenError:
     """Turn an error's shape on the wire back into the class the server raised."""
     said = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(said, dict) or status == 429:
+    if isinstance(said, dict) and status == 429:  # later, then: nothing is wrong with what was sent
+        return Unavailable(said.get("message"), hint=said.get("hint"))
+    if not isinstance(said, dict):
         return Unavailable(f"the server answered {status}", hint="Is the address that of an Evergreen server?")
     cls = _CLASSES.get(str(said.get("code")), EvergreenError if status >= 500 else InvalidInput)
     return cls(said.get("message"), field=said.get("field"), hint=said.get("hint"))
@@ -65,125 +63,6 @@ def _alike(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     head = records[0]["path"] if records else ""
     same = list(takewhile(lambda r: r["path"] == head, records))
     return same if head.endswith("/samples") else same[:1]
-
-
-class Spool:
-    """A queue on disk: append-only JSON lines in numbered files; what was put in survives a crash of the process.
-
-    One process at a time may hold a folder (`Conflict` otherwise). `most` bounds it, in bytes.
-    """
-
-    def __init__(self, folder: Path, *, most: int = 64 * _MB, segment: int = _MB) -> None:
-        self.folder, self.most, self.segment = folder, most, segment
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._hold = (folder / "lock").open("w")
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._hold.close()
-                raise Conflict(f"another process uses the spool {folder}", hint="Give each process its own.") from None
-        self._recover()
-
-    def _recover(self) -> None:
-        numbers = sorted(int(p.stem) for p in self.folder.glob("*.jsonl") if p.stem.isdigit())
-        self._read_at, self._offset = numbers[0] if numbers else 1, 0
-        try:
-            mark = json.loads((self.folder / "position").read_bytes())
-            if mark["segment"] in numbers:
-                self._read_at, self._offset = mark["segment"], mark["offset"]
-        except (FileNotFoundError, ValueError):
-            pass  # then all is sent again, which ids make harmless
-        self._write_at = numbers[-1] if numbers else 1
-        self._bytes = self._count = 0
-        for number in numbers:
-            data = self._path(number).read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):  # the process died while writing it; nobody was told it was kept
-                with self._path(number).open("r+b") as f:
-                    f.truncate(whole)
-            if number < self._read_at:
-                self._path(number).unlink()
-                continue
-            left = data[self._offset if number == self._read_at else 0 : whole]
-            self._bytes += len(left)
-            self._count += left.count(b"\n")
-        self._out = self._path(self._write_at).open("ab")
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:08}.jsonl"
-
-    def __len__(self) -> int:
-        return self._count
-
-    def put(self, record: Mapping[str, Any]) -> None:
-        """Append a record; it is on the disk when this returns. Raises `Overloaded` when the spool is full."""
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        with self._lock:
-            if self._bytes + len(line) > self.most:
-                raise Overloaded(
-                    f"the spool {self.folder} is full: {self._count} records wait for the server",
-                    hint="Bring the server back, or allow a larger spool.",
-                )
-            if self._out.tell() >= self.segment:
-                self._turn()
-            self._out.write(line)
-            self._sync()
-            self._bytes += len(line)
-            self._count += 1
-
-    def _turn(self) -> None:
-        """Begin the next file."""
-        self._out.close()
-        self._write_at += 1
-        self._out = self._path(self._write_at).open("ab")
-
-    def _sync(self) -> None:
-        self._out.flush()
-        os.fsync(self._out.fileno())
-
-    def first(self, most: int = 1) -> list[dict[str, Any]]:
-        """Return the oldest records, at most so many of one file."""
-        with self._lock:
-            return [json.loads(line) for line in self._lines(most)]
-
-    def _lines(self, most: int) -> list[bytes]:
-        if not self._count:
-            return []
-        with self._path(self._read_at).open("rb") as f:
-            f.seek(self._offset)
-            return list(islice(f, most))
-
-    def drop(self, n: int = 1) -> None:
-        """Forget the oldest records: they were delivered."""
-        with self._lock:
-            lines = self._lines(n)
-            size = sum(map(len, lines))
-            self._offset += size
-            self._bytes -= size
-            self._count -= len(lines)
-            if self._offset >= self._path(self._read_at).stat().st_size:
-                done = self._path(self._read_at)
-                if self._read_at == self._write_at:
-                    self._turn()
-                self._read_at, self._offset = self._read_at + 1, 0
-                done.unlink()
-            mark = self.folder / "position.new"
-            mark.write_text(json.dumps({"segment": self._read_at, "offset": self._offset}))
-            mark.replace(self.folder / "position")
-
-    def refuse(self, record: Mapping[str, Any], why: str) -> None:
-        """Put the oldest record aside, with the reason the server gave, and go on to the next."""
-        with (self.folder / "refused.txt").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"why": why, **record}) + "\n")
-        self.drop()
-
-    def close(self) -> None:
-        """Let go of the folder; what is in it stays."""
-        with self._lock:
-            self._out.close()
-            self._hold.close()
 
 
 @dataclass(frozen=True)
@@ -221,6 +100,7 @@ class Client:
         self._sending = threading.Lock()  # one at a time, so that order is kept
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._asked: OrderedDict[tuple[str, str], str] = OrderedDict()  # (loop, session) -> id of its newest prediction
         self._thread: threading.Thread | None = None
         if self._spool is not None and background:
             self._thread = threading.Thread(target=self._deliver, name="evergreen-spool", daemon=True)
@@ -229,15 +109,28 @@ class Client:
                 self._wake.set()
 
     def predict(
-        self, loop: str, input: Any, *, unit: str | None = None, subject: str | None = None, consent: bool = False
+        self,
+        loop: str,
+        input: Any,
+        *,
+        unit: str | None = None,
+        session: str | None = None,
+        subject: str | None = None,
+        consent: bool = False,
     ) -> dict[str, Any]:
-        """Answer one input: `{"id", "output", "model"}`; feedback refers to the id.
+        """Answer one input: `{"id", "output", "model"}`; feedback refers to the id, or an outcome to the session.
 
-        `unit` keeps a user or device on the same model during a rollout; `subject` and `consent` say whose data it
-        is and that it may be kept.
+        `unit` keeps a user or device on the same model during a rollout, and is the session if none is given;
+        `subject` and `consent` say whose data it is and that it may be kept.
         """
-        body = {"input": input, "unit": unit, "subject": subject, "consent": consent}
+        body = {"input": input, "unit": unit, "session": session, "subject": subject, "consent": consent}
         said: dict[str, Any] = self._call("POST", f"/api/{quote(loop)}/predict", body)
+        if session or unit:
+            key = loop, session or unit or ""
+            self._asked[key] = said["id"]
+            self._asked.move_to_end(key)
+            while len(self._asked) > _SESSIONS:
+                self._asked.popitem(last=False)
         return said
 
     def sample(self, loop: str, row: Mapping[str, Any], *, id: str | None = None) -> str:
@@ -246,9 +139,23 @@ class Client:
         self._keep(f"/api/{quote(loop)}/samples", {**row, "id": id})
         return id
 
-    def feedback(self, loop: str, id: str, label: Any, **more: Any) -> None:
-        """Say what would have been the right answer to prediction or sample `id`."""
-        self._keep(f"/api/{quote(loop)}/feedback", {"id": id, "label": label, **more})
+    def feedback(self, loop: str, id: str, label: Any = None, *, score: float | None = None, **more: Any) -> None:
+        """Say what would have been the right answer to prediction or sample `id`, how well it did, or both.
+
+        Another label or score replaces what was said before; the same counts once.
+        """
+        self._keep(f"/api/{quote(loop)}/feedback", {"id": id, "label": label, "score": score, **more})
+
+    def outcome(self, loop: str, session: str, label: Any = None, *, score: float | None = None, **more: Any) -> None:
+        """Say the same of the newest prediction of a session: the newest this client asked for, or else the newest that
+        the server knows of, at most `collect.correction_within` old.
+        """
+        id = self._asked.get((loop, session))
+        if id is not None:
+            self.feedback(loop, id, label, score=score, **more)
+        else:
+            said = {"session": session, "label": label, "score": score, **more}
+            self._keep(f"/api/{quote(loop)}/feedback", said)
 
     def train(self, loop: str, *, force: bool = False, why: str = "") -> dict[str, Any]:
         """Ask for a training; raises `AlreadyWaiting` if one waits or runs."""
@@ -329,6 +236,7 @@ class Client:
         if self._spool is None:
             self._call("POST", path, body)
             return
+        at = time.time()
         if not len(self._spool):
             try:
                 self._call("POST", path, body)
@@ -336,11 +244,13 @@ class Client:
             except EvergreenError as e:
                 if e.status < 500:
                     raise
-        self._spool.put({"path": path, "body": body})
+        self._spool.put({"path": path, "body": body, "at": at})
         self._wake.set()
 
     def _send(self, batch: Sequence[Mapping[str, Any]]) -> None:
         body = batch[0]["body"] if len(batch) == 1 else {"samples": [record["body"] for record in batch]}
+        if "session" in body:  # which prediction that is about depends on when it was said
+            body = {**body, "ago": max(0.0, time.time() - batch[0]["at"])}
         self._call("POST", batch[0]["path"], body)
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
