@@ -46,6 +46,9 @@ API = {
     "POST /api/{loop}/cancel": (OPERATOR, 400),
     "POST /api/{loop}/promote": (OPERATOR, 400),
     "POST /api/{loop}/rollback": (OPERATOR, 400),
+    "POST /api/{loop}/experiment": (OPERATOR, 400),
+    "POST /api/{loop}/experiment/stop": (OPERATOR, 400),
+    "GET /api/{loop}/experiment": (APP, 404),
     "GET /api/{loop}/models/{v}/download": (OPERATOR, 404),
     "GET /health": (NONE, 200),
     "GET /openapi.json": (NONE, 200),
@@ -60,6 +63,8 @@ PAGES = {
     "POST /loops/{name}/promote": (OPERATOR, 404),
     "POST /loops/{name}/rollback": (OPERATOR, 404),
     "POST /loops/{name}/cancel": (OPERATOR, 404),
+    "POST /loops/{name}/experiment": (OPERATOR, 404),
+    "POST /loops/{name}/stop": (OPERATOR, 404),
     "GET /audit": (ADMIN, 200),
     "GET /login": (NONE, 200),
     "POST /login": (NONE, 401),  # without a key
