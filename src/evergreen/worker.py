@@ -269,9 +269,14 @@ class Clock:
             if self._stop or (now == self._seen and monotonic() < self._next_turn):
                 return
             self._seen, self._next_turn = now, monotonic() + self._every
-            turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles, journal=self._journal)
             with self._heartbeat.beating():
-                turn(self._loops, leases=self._leases, doors=self._doors, troubles=self._troubles)
+                turn(
+                    self._loops,
+                    leases=self._leases,
+                    doors=self._doors,
+                    troubles=self._troubles,
+                    journal=self._journal,
+                )
             self._after()
             if any(loop.ledger.last(Run, loop.name, *OPEN_RUNS) is not None for loop in self._loops):
                 self._next_turn = min(self._next_turn, monotonic() + BRISK_SECONDS)
