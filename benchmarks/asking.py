@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from measure import LOAD_CPU
+import measure
 
 _THREADS = 8
 
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
 def asking(url: str, bodies: Sequence[Any], *, per_second: float) -> Iterator[list[Asked]]:
     """Ask while the block runs; the list is filled when it ends."""
     command = [sys.executable, __file__, url, str(per_second)]
-    pinned = ["taskset", "-c", LOAD_CPU, *command] if shutil.which("taskset") else command
+    pinned = ["taskset", "-c", measure.LOAD_CPU, *command] if shutil.which("taskset") else command
     seen: list[Asked] = []
     with subprocess.Popen(pinned, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asker:
         assert asker.stdin is not None

@@ -34,8 +34,8 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int
-    cpu_us: float  #: processor time of the server per request
-    rss_mb: float
+    cpu_us: float  #: processor time of all its processes per request
+    rss_mb: float  #: of all its processes
 
 
 @contextmanager
@@ -91,12 +91,16 @@ def wrk(server: psutil.Process, url: str, body: str, *, connections: int = 8, se
         p99_ms=_ms(said, "99%"),
         errors=errors,
         cpu_us=spent / total * 1e6,
-        rss_mb=server.memory_info().rss / 1e6,
+        rss_mb=sum(p.memory_info().rss for p in _all(server)) / 1e6,
     )
 
 
 def _cpu(server: psutil.Process) -> float:
-    return sum(sum(p.cpu_times()[:2]) for p in [server, *server.children(recursive=True)])
+    return sum(sum(p.cpu_times()[:2]) for p in _all(server))
+
+
+def _all(server: psutil.Process) -> list[psutil.Process]:
+    return [server, *server.children(recursive=True)]
 
 
 def _ms(said: str, which: str) -> float:
@@ -117,10 +121,10 @@ def machine() -> str:
 
 def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: str) -> Path:
     """Write a table to `results/NAME.md` and print it."""
-    shown = [[_cell(c) for c in row] for row in rows]
-    lines = [f"# {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(row) + " |" for row in shown]
-    lines += [
+    lines = [
+        f"# {title}",
+        "",
+        table(columns, rows),
         "",
         notes.strip(),
         "",
@@ -133,6 +137,12 @@ def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
     path.write_text("\n".join(lines))
     print("\n".join(lines))
     return path
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(_cell(c) for c in row) + " |" for row in rows)])
 
 
 def _cell(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The same forest behind other people's servers: `uvicorn benchmarks.peers:NAME`, with MODEL naming a folder.
 
-The folder holds `model.joblib` (scikit-learn) and `model.onnx` (the same model, exported).
+The folder holds `model.joblib` (scikit-learn), `model.onnx` (a forest of the same kind, as Evergreen exports it), or both.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -57,15 +58,45 @@ def fastapi_sklearn() -> Any:
     return app
 
 
+def fastapi_onnx() -> Any:
+    """FastAPI around the same onnxruntime call as Evergreen's."""
+    from fastapi import FastAPI
+    from pydantic import create_model
+
+    decide = _decide()
+    app = FastAPI()
+    body_model: Any = create_model("Body", **dict.fromkeys(FEATURES, (float, ...)))  # type: ignore[call-overload]
+
+    async def predict(body: Any) -> Any:
+        return decide([getattr(body, f) for f in FEATURES])
+
+    predict.__annotations__["body"] = body_model
+    app.post("/predict")(predict)
+    app.get("/health")(lambda: {"status": "healthy"})
+    return app
+
+
+def starlette_onnx() -> Any:
+    """Starlette around the same onnxruntime call: nothing checked."""
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    decide = _decide()
+
+    async def predict(request: Any) -> Any:
+        row = await request.json()
+        return JSONResponse(decide([row[f] for f in FEATURES]))
+
+    async def health(_: Any) -> Any:
+        return JSONResponse({"status": "healthy"})
+
+    return Starlette(routes=[Route("/predict", predict, methods=["POST"]), Route("/health", health)])
+
+
 def bare_onnx() -> Any:
     """A bare ASGI handler around the same onnxruntime call: nothing checked, nothing logged, nothing routed."""
-    import numpy as np
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(FOLDER / "model.onnx"), options)
-    name, outputs = session.get_inputs()[0].name, [o.name for o in session.get_outputs()]
+    decide = _decide()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -80,13 +111,28 @@ def bare_onnx() -> Any:
         answer = b"{}"
         if body:
             row = json.loads(body)
-            out = session.run(outputs, {name: np.array([[row[f] for f in FEATURES]], dtype=np.float32)})
-            answer = json.dumps({"success": True, "decision": {"lod": int(out[0].argmax())}}).encode()
+            answer = json.dumps(decide([row[f] for f in FEATURES])).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
     return app
+
+
+def _decide() -> Callable[[list[float]], Any]:
+    """Load the graph; return what answers one row: label and probabilities, as Evergreen does."""
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(FOLDER / "model.onnx"), options)
+
+    def decide(row: list[float]) -> Any:
+        labels, probabilities = session.run(["label", "probabilities"], {"x": np.array([row], dtype=np.float32)})
+        return {"success": True, "lod": int(labels[0]), "probabilities": probabilities[0].tolist()}
+
+    return decide
 
 
 def naive_ingest() -> Any:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +21,21 @@ import psutil
 from measure import free_port, process
 from peers import FEATURES
 
+import evergreen
+from evergreen.core.records import Model
+
 viewers = import_module("evergreen.templates.parima.viewers")
 LOG = "data/training_logs/parima_decisions_log.csv"
+LOD = """
+[loops.lod]
+recipe = { use = "tabular", target = "decisionLOD", features = FEATURES, required = FEATURES, classes = [0, 1, 2, 3, 4, 5] }
+collect.consent = false
+collect.sources = [{ use = "csv", path = "log.csv" }]
+trigger.auto = false
+gate.margin = 1.0
+rollout.steps = [1.0]
+serve.log = "all"
+"""
 
 
 def project(home: Path, *, rows: int = 2000) -> Path:
@@ -39,10 +52,26 @@ def project(home: Path, *, rows: int = 2000) -> Path:
     return home
 
 
-def train(home: Path, *more: str) -> None:
+def lod(home: Path, *, seed: int = 1, rows: int = 2000) -> None:
+    """Make a project, or add to it: a forest of 100 trees on PARIMA's five numbers, trained, every answer logged."""
+    home.mkdir(exist_ok=True)
+    (home / "evergreen.toml").write_text(LOD.replace("FEATURES", json.dumps(FEATURES)))
+    viewers.append(home / "log.csv", viewers.Viewers(seed=seed).decisions(rows))
+    train(home, loop="lod")
+
+
+def graph(home: Path, version: int, folder: Path) -> None:
+    """Leave the graph of a version, as Evergreen serves it, in a folder for the peers."""
+    project = evergreen.open(home / "evergreen.toml")
+    with closing(project.ledger):
+        (model,) = (m for m in project.ledger.find(Model, "lod") if m.version == version)
+        project["lod"].store.get(model.key, folder)
+
+
+def train(home: Path, *more: str, loop: str = "parima") -> None:
     """Train once in the foreground, so that there is a champion."""
     subprocess.run(
-        [sys.executable, "-m", "evergreen", "train", "parima", *more],
+        [sys.executable, "-m", "evergreen", "train", loop, *more],
         cwd=home,
         check=True,
         stdout=subprocess.DEVNULL,
@@ -50,11 +79,11 @@ def train(home: Path, *more: str) -> None:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[tuple[psutil.Process, str]]:
+def serving(home: Path, *more: str) -> Iterator[tuple[psutil.Process, str]]:
     """Run `evergreen up` there; give the process and the address."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "evergreen", "up", "--port", str(port)]
+    command = [sys.executable, "-m", "evergreen", "up", "--port", str(port), *more]
     with process(command, f"{url}/health", cwd=home) as server:
         deadline = time.monotonic() + 30
         while httpx.get(f"{url}/health").status_code != 200 and time.monotonic() < deadline:
@@ -63,8 +92,8 @@ def serving(home: Path) -> Iterator[tuple[psutil.Process, str]]:
 
 
 @contextmanager
-def peer(name: str, model: Path, path: str = "/health") -> Iterator[tuple[psutil.Process, str]]:
-    """Run one of the peers, one process, no access log."""
+def peer(name: str, model: Path, path: str = "/health", *, processes: int = 1) -> Iterator[tuple[psutil.Process, str]]:
+    """Run one of the peers, no access log."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     here = Path(__file__).parent
@@ -81,25 +110,23 @@ def peer(name: str, model: Path, path: str = "/health") -> Iterator[tuple[psutil
             "--port",
             str(port),
             "--no-access-log",
+            "--workers",
+            str(processes),
         ]
     with process(command, url + path, cwd=here, MODEL=str(model)) as server:
         yield server, url
 
 
 def forest(folder: Path, rows: int = 2000) -> None:
-    """Train RandomForest(100) as the seed does; leave it as joblib and as ONNX."""
+    """Train RandomForest(100) as the seed does, and leave it as joblib."""
     import joblib
     import numpy as np
-    from skl2onnx import to_onnx
     from sklearn.ensemble import RandomForestClassifier
 
     people = list(viewers.Viewers(seed=1).decisions(rows))
     x = np.array([[float(r[f]) for f in FEATURES] for r in people], dtype=np.float32)
     y = np.array([int(r["decisionLOD"]) for r in people])
-    model = RandomForestClassifier(n_estimators=100, random_state=0).fit(x, y)
-    joblib.dump(model, folder / "model.joblib")
-    onnx = to_onnx(model, x[:1], options={id(model): {"zipmap": False, "output_class_labels": False}})
-    (folder / "model.onnx").write_bytes(onnx.SerializeToString())
+    joblib.dump(RandomForestClassifier(n_estimators=100, random_state=0).fit(x, y), folder / "model.joblib")
 
 
 def question() -> dict[str, Any]:

@@ -49,10 +49,10 @@ def main() -> None:
     _write(asked, swaps)
 
 
-def promote(http: httpx.Client, version: int) -> Swap:
+def promote(http: httpx.Client, version: int, *, loop: str = "parima") -> Swap:
     """Make a version champion; return when that was asked for and when it was done."""
     begin = time.monotonic()
-    http.post("/api/parima/promote", json={"version": version, "why": "benchmark", "force": True}).raise_for_status()
+    http.post(f"/api/{loop}/promote", json={"version": version, "why": "benchmark", "force": True}).raise_for_status()
     return Swap(version, begin, time.monotonic())
 
 
