@@ -33,6 +33,8 @@ def test_from_files_to_a_champion(run: Run, home: Path) -> None:
     assert (model["state"], model["scores"]) == ("champion", {"accuracy": 1.0})
     assert any(e["because"] == "the first" for e in run("history", "--json").json)
     assert len(run("history", "--json", "--limit", "2").json) == 2
+    assert "model v1" in run("history").out
+    assert "toy: new champion v1, " in run("status").out
 
 
 def test_a_row_counts_once_and_bad_ones_are_told(run: Run, home: Path) -> None:

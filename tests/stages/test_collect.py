@@ -111,6 +111,14 @@ def test_a_copy_of_what_is_known_trains_on_all_samples(open_loop: Open, tmp_path
     ]
 
 
+def test_whose_a_row_is_and_what_it_is_called_is_not_learnt_from(open_loop: Open, tmp_path: Path) -> None:
+    loop = open_loop(recipe='tabular", target = "label', consent="true")
+    row = '{"id": "order-1", "subject": "ann", "consent": true, "total": 3.5, "label": "kept"}\n'
+    (tmp_path / "rows.jsonl").write_text(row)
+    assert collect.pull_from(loop, loop.open_file(tmp_path / "rows.jsonl")).new == 1
+    assert [(s.input, s.subject) for s in loop.ledger.samples("l")] == [({"total": 3.5}, "ann")]
+
+
 def alarms(loop: Loop) -> list[str]:
     return [e.what for e in loop.ledger.find(Event, "l") if e.by == "observe"]
 
@@ -133,6 +141,22 @@ def test_an_alarm_is_raised_once_and_so_is_the_all_clear(loop: Loop) -> None:
         loop.ledger.append("l", (), traffic={"m": tally})
         observe.watch(loop)
     assert alarms(loop) == ["alarm", "all clear"]
+
+
+def test_an_alarm_ends_with_the_champion_it_was_about(loop: Loop) -> None:
+    first = Model(id="m", loop="l", state=ModelState.CHAMPION, version=1, key="models/m")
+    first = loop.ledger.add(first, by="test", because="")
+    loop.ledger.append("l", (), traffic={"m": Tally(10, 15)})
+    observe.watch(loop)
+    (alarm,) = observe.status(loop)["alarms"]
+    assert (alarm["kind"], alarm["because"]) == ("failures", "v1 could not answer 15 of the last 25 inputs")
+    loop.ledger.move(first, ModelState.ROLLED_BACK, by="rollout", because="")
+    loop.ledger.add(
+        Model(id="n", loop="l", state=ModelState.CHAMPION, version=2, key="models/n"), by="test", because=""
+    )
+    observe.watch(loop)
+    assert alarms(loop) == ["alarm", "all clear"]
+    assert observe.status(loop)["alarms"] == []
 
 
 def test_one_failure_in_fifty_is_no_alarm(loop: Loop) -> None:

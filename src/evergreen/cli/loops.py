@@ -57,7 +57,9 @@ def status(
         terminal.table(columns, [_line(s) for s in said.values()])
         for s in said.values():
             if last := s.get("last_event"):
-                print(f"{s['loop']}: {last['what']} {terminal.ago(last['at'])}: {last['because']}")
+                print(f"{s['loop']}: {_what(last)}, {terminal.ago(last['at'])}: {last['because']}")
+            for alarm in s["alarms"]:
+                print(f"{s['loop']}: ALARM ({alarm['kind']}), since {terminal.ago(alarm['since'])}: {alarm['because']}")
     for one in told:
         if one["error"]:
             since = terminal.ago(one["failing_since"])
@@ -222,6 +224,16 @@ def history(
     rows = []
     for e in events:
         move = f"{e['frm']} → {e['to']}" if e["frm"] and e["to"] else e["to"] or e["what"]
-        kind, _, id = e["subject"].partition(" ")
-        rows.append([(e["at"] or "")[:19].replace("T", " "), f"{kind} {id[:8]}".strip(), move, e["by"], e["because"]])
+        rows.append([(e["at"] or "")[:19].replace("T", " "), _subject(e), move, e["by"], e["because"]])
     terminal.table(["when (UTC)", "what", "change", "by", "because"], rows)
+
+
+def _subject(event: dict[str, Any]) -> str:
+    """Name what an event is about: by its version, or else by the end of its id; ids made together begin alike."""
+    kind, _, id = event["subject"].partition(" ")
+    return f"{kind} v{event['version']}" if event["version"] else f"{kind} {id[-8:]}".strip()
+
+
+def _what(event: dict[str, Any]) -> str:
+    """Say what happened in plain words."""
+    return f"{event['kind']} v{event['version']}" if event["version"] else str(event["kind"])

@@ -18,7 +18,7 @@ from evergreen.core.states import RunState
 BATCH = 2000
 BATCHES = 10
 
-#: What a posted row may say about itself beside its data.
+#: What a row may say about itself beside its data, posted or in a file.
 _ENVELOPE = ("id", "subject", "consent")
 
 
@@ -48,7 +48,7 @@ def admit(loop: Loop, row: Mapping[str, Json], *, origin: str, id: str | None = 
     own = id if id is not None else row.get("id")
     if own is not None and (not isinstance(own, str) or not 0 < len(own) <= 200):
         raise InvalidInput("id is not a text of 1 to 200 characters", field="id")
-    datum = loop.recipe.sample({k: v for k, v in row.items() if k not in _ENVELOPE})
+    datum = loop.recipe.sample(_without_envelope(row))
     subject = row.get("subject")
     return _sample(loop, own or loop.new_id(), datum, origin, None if subject is None else str(subject))
 
@@ -131,7 +131,12 @@ def side_of(loop: Loop, id: str, group: str | None) -> Side:
 def _incoming(loop: Loop, row: Incoming, origin: str) -> Sample:
     if loop.config.collect.consent and not row.consent:
         raise NoConsent("the row does not say that its subject has agreed", field="consent")
-    return _sample(loop, row.id, loop.recipe.sample(row.row), origin, row.subject)
+    return _sample(loop, row.id, loop.recipe.sample(_without_envelope(row.row)), origin, row.subject)
+
+
+def _without_envelope(row: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what can be learnt from: whose a row is and what it is called says nothing about the next one."""
+    return {name: value for name, value in row.items() if name not in _ENVELOPE}
 
 
 def _sample(loop: Loop, id: str, datum: Datum, origin: str, subject: str | None) -> Sample:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from evergreen.core.errors import NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.records import Dataset, Event, Model, Run
-from evergreen.core.states import ON_THE_WAY, OPEN_RUNS, ModelState
+from evergreen.core.states import OPEN_RUNS
+from evergreen.core.states import ModelState as M
 
 
 def status(loop: Loop) -> dict[str, Any]:
@@ -17,8 +20,8 @@ def status(loop: Loop) -> dict[str, Any]:
     counts = ledger.counts(name)
     dataset = ledger.last(Dataset, name)
     learnt = next((r.dataset for r in loop.runs() if r.dataset is not None and r.origin is None), None)
-    champion = ledger.last(Model, name, ModelState.CHAMPION)
-    challenger = ledger.last(Model, name, *ON_THE_WAY)
+    champion = ledger.last(Model, name, M.CHAMPION)
+    challenger = next((m for state in (M.CANARY, M.SHADOW, M.PASSED) if (m := ledger.last(Model, name, state))), None)
     last = ledger.last(Event, name)
     rules = loop.config.trigger
     return {
@@ -44,21 +47,31 @@ def status(loop: Loop) -> dict[str, Any]:
             "min_size": rules.min_size,
             "last_look": ledger.recall("looked", name),
         },
-        "last_event": _event(last) if last else None,
+        "alarms": _alarms(loop),
+        "last_event": _event(loop, last) if last else None,
     }
 
 
 def history(loop: Loop, *, limit: int = 50, before: int | None = None) -> list[dict[str, Any]]:
     """Return what happened and why, newest first; `before` is the `seq` to go on from."""
     if before is None:
-        return [_event(e) for e in loop.ledger.find(Event, loop.name, newest_first=True, limit=limit)]
+        return [_event(loop, e) for e in loop.ledger.find(Event, loop.name, newest_first=True, limit=limit)]
     span = 4 * limit
     while True:  # the places before `before`, farther and farther back
         since = max(0, before - 1 - span)
         events = [e for e in loop.ledger.find(Event, loop.name, after=since, limit=span) if e.seq < before]
         if len(events) >= limit or since == 0:
-            return [_event(e) for e in events[::-1][:limit]]
+            return [_event(loop, e) for e in events[::-1][:limit]]
         span *= 4
+
+
+def _alarms(loop: Loop) -> list[dict[str, Any]]:
+    """Return what is wrong with the champion's traffic now: answers that fail, and drift."""
+    failures = json.loads(loop.ledger.recall("watch", loop.name) or "{}")
+    drift = json.loads(loop.ledger.recall("drift", f"{loop.name}/alarm") or "{}")
+    found = [("failures", failures)] if failures.get("alarm") else []
+    found += [("drift", drift)] if drift else []
+    return [{"kind": kind, "since": said.get("since"), "because": said.get("because")} for kind, said in found]
 
 
 def _model(loop: Loop, model: Model | None) -> dict[str, Any] | None:
@@ -90,8 +103,20 @@ def _run(run: Run | None) -> dict[str, Any] | None:
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
-    return _pick(event, "seq", "at", "what", "subject", "by", "because", "frm", "to", "details")
+def _event(loop: Loop, event: Event) -> dict[str, Any]:
+    said = _pick(event, "seq", "at", "what", "subject", "by", "because", "frm", "to", "details")
+    return said | {"kind": event.kind, "version": _version(loop, event)}
+
+
+def _version(loop: Loop, event: Event) -> int | None:
+    """Return the number of the model or dataset that an event is about."""
+    kind = {"model": Model, "dataset": Dataset}.get(event.noun)
+    if kind is None:
+        return None
+    try:
+        return loop.ledger.get(kind, event.about).version
+    except NotFound:
+        return None
 
 
 def _pick(record: object, *names: str) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import sqrt
 
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
-from evergreen.core.records import Model
+from evergreen.core.records import Json, Model
 from evergreen.core.states import ModelState
 from evergreen.stages.observe import drift
 
@@ -44,20 +45,29 @@ def _failures(loop: Loop) -> None:
     if champion is None:
         return
     remembered = json.loads(loop.ledger.recall("watch", loop.name) or "{}")
+    anew = {"model": champion.id, "answered": 0, "failed": 0, "alarm": False}
     if remembered.get("model") != champion.id:
-        remembered = {"model": champion.id, "answered": 0, "failed": 0, "alarm": False}
+        if remembered.get("alarm"):
+            _tell(loop, anew, "all clear", f"v{champion.version} has taken over; its answers are counted anew")
+        remembered = anew
     now = loop.ledger.tally(champion.id)
     before = Tally(remembered["answered"], remembered["failed"])
     alarm = failing(before, now, loop.config.rollout.max_error_rate)
     if alarm is None:
         return
-    if alarm != remembered["alarm"]:
-        answered, failed = now.answered - before.answered, now.failed - before.failed
-        loop.ledger.note(
-            loop.name,
-            "alarm" if alarm else "all clear",
-            by="observe",
-            because=f"{failed} of the last {answered} answers of v{champion.version} failed",
-        )
-    looked = {"model": champion.id, "answered": now.answered, "failed": now.failed, "alarm": alarm}
-    loop.ledger.remember("watch", loop.name, json.dumps(looked))
+    looked = {**remembered, "answered": now.answered, "failed": now.failed, "alarm": alarm}
+    if alarm == remembered["alarm"]:
+        loop.ledger.remember("watch", loop.name, json.dumps(looked))
+        return
+    failed = now.failed - before.failed
+    asked = now.answered - before.answered + failed
+    because = f"v{champion.version} could not answer {failed} of the last {asked} inputs"
+    looked |= {"since": loop.now().isoformat(), "because": because}
+    _tell(loop, looked, "alarm" if alarm else "all clear", because)
+
+
+def _tell(loop: Loop, looked: Mapping[str, Json], what: str, because: str) -> None:
+    """Write an event, and what to remember with it."""
+    with loop.ledger.together():
+        loop.ledger.note(loop.name, what, by="observe", because=because)
+        loop.ledger.remember("watch", loop.name, json.dumps(looked))
