@@ -40,7 +40,7 @@ DEFAULTS = {
     "sources": "",
     "dataset": "",
     "trigger": "min_new = 50",
-    "gate": "",
+    "gate": "margin = 0.1",
     "rollout": 'steps = [0.0, 0.5, 1.0]\nhold = "0s"',
     "serve": "",
 }

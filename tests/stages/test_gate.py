@@ -57,9 +57,52 @@ def test_more_rows_show_smaller_differences() -> None:
 @settings(max_examples=40)
 @given(scores)
 def test_a_model_against_itself_is_no_worse(values: list[float]) -> None:
-    verdict = decide(GateConfig(), case(values, values))
+    verdict = decide(GateConfig(margin=0.1), case(values, values))
     assert verdict.outcome == "promote"
     assert verdict.figures["difference"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "better", "margin", "outcome"),
+    [
+        (298, 0, 0.01, "inconclusive"),
+        (299, 0, 0.01, "promote"),
+        (80, 0, 0.01, "inconclusive"),
+        (80, 1, 0.01, "inconclusive"),
+        (80, 2, 0.01, "promote"),
+        (80, 1, 0.0, "inconclusive"),
+        (80, 3, 0.0, "promote"),
+    ],
+)
+def test_no_row_answered_worse_is_enough_where_one_worse_by_the_margin_would_hardly_show_it(
+    rows: int, better: int, margin: float, outcome: str
+) -> None:
+    mine, theirs = [1.0] * rows, [0.0] * better + [1.0] * (rows - better)
+    verdict = decide(GateConfig(margin=margin), case(mine, theirs))
+    assert verdict.outcome == outcome
+    assert verdict.because.startswith("no row is answered worse")
+    strict = decide(GateConfig(margin=margin, benefit=False), case(mine, theirs))
+    assert strict.because.startswith(f"perhaps worse by more than {margin:g}")
+
+
+def test_rows_of_a_group_show_no_more_together_than_one() -> None:
+    ones = [1.0] * 300
+    rules = GateConfig(margin=0.01)
+    assert decide(rules, case(ones, ones, groups=range(300))).outcome == "promote"
+    paired = decide(rules, case(ones, [0.0] * 4 + ones[4:], groups=[i // 2 for i in range(300)]))
+    assert (paired.outcome, "299 such rows" in paired.because) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize(("rows", "differ"), [(60, 0.04), (60, 0.1), (150, 0.04), (299, 0.02)])
+def test_what_is_worse_by_the_margin_is_hardly_ever_let_through(rows: int, differ: float) -> None:
+    dice, margin, through = random.Random(rows), 0.02, 0
+    for _ in range(400):
+        drawn = dice.choices(
+            ["worse", "better", "alike"], [(differ + margin) / 2, (differ - margin) / 2, 1 - differ], k=rows
+        )
+        mine, theirs = [float(d != "worse") for d in drawn], [float(d != "better") for d in drawn]
+        through += decide(GateConfig(margin=margin), case(mine, theirs)).outcome == "promote"
+    assert through <= 400 * 0.08  # 5 %, and three standard errors
 
 
 @settings(max_examples=40)

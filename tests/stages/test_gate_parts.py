@@ -178,9 +178,10 @@ def test_certainty_is_read_from_probabilities() -> None:
 
 def test_what_could_not_be_seen_is_said_in_words() -> None:
     assert power(900, 0.02, 0.01) == (
-        "With 900 rows a difference of less than 0.02 could not be seen; about 3,600 rows would show one of 0.01."
+        "With 900 rows a difference of 0.02 is found four times in five, a smaller one less often; "
+        "one of 0.01 takes about 3,600 rows."
     )
-    assert power(900, 0.004, 0.01).endswith("about 3,600 rows would show one of 0.002.")
+    assert power(900, 0.004, 0.01).endswith("one of 0.002 takes about 3,600 rows.")
     assert power(1, None, 0.01) == ""
 
 

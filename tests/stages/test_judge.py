@@ -57,7 +57,7 @@ def test_a_metric_that_nobody_measured_lets_nobody_through() -> None:
 
 
 def test_one_held_out_row_can_be_judged_by(open_loop: Callable[..., Loop], feed: Feed) -> None:
-    loop = open_loop(gate="min_rows = 1", trigger="min_new = 5")
+    loop = open_loop(gate="min_rows = 1\nmargin = 1.0", trigger="min_new = 5")
     feed(loop, 60, "a")
     engine.tick(loop)
     hold_back(loop)

@@ -135,7 +135,7 @@ class GateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the interval around the difference."""
     benefit: bool = True
-    """Let through what answers no held-out row worse than the champion, though the rows be too few to be sure."""
+    """Where no held-out row is answered worse, ask how often one worse by `margin` would show that, not the interval."""
     floors: dict[str, float] = {}
     """Scores below which a model is rejected, whatever the champion does."""
     min_rows: int = Field(30, ge=1)

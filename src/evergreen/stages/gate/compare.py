@@ -67,18 +67,18 @@ def compare(
 
 
 def power(n: int, detectable: float | None, margin: float) -> str:
-    """Say in words what so many rows could show, and how many would show half of it, or the margin.
+    """Say in words what so many rows show, and how many would show half of it, or the margin.
 
     >>> power(160, 0.04, 0.02)
-    'With 160 rows a difference of less than 0.04 could not be seen; about 640 rows would show one of 0.02.'
+    'With 160 rows a difference of 0.04 is found four times in five, a smaller one less often; one of 0.02 takes 640 rows.'
     """
     if detectable is None:
         return ""
-    said = f"With {n:,} rows a difference of less than {detectable:.2g} could not be seen"
+    said = f"With {n:,} rows a difference of {detectable:.2g} is found four times in five, a smaller one less often"
     wanted = margin if 0 < margin < detectable else detectable / 2
     many = rows_for(wanted, detectable, n)
-    rounded = round(many, 2 - len(str(many))) if many >= 1000 else many
-    return f"{said}; about {rounded:,} rows would show one of {wanted:.2g}."
+    rows = f"about {round(many, 2 - len(str(many))):,}" if many >= 1000 else f"{many}"
+    return f"{said}; one of {wanted:.2g} takes {rows} rows."
 
 
 def metrics_of(

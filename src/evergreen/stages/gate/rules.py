@@ -10,10 +10,11 @@ from typing import Any
 from evergreen.core.config import GateConfig
 from evergreen.core.recipe import METRICS, Metric
 from evergreen.core.records import Outcome, Verdict
-from evergreen.stages.gate import reuse, slices
+from evergreen.stages.gate import harm, reuse, slices
 from evergreen.stages.gate.calibration import Calibration, calibration
 from evergreen.stages.gate.compare import Compared, compare, metrics_of, power
 from evergreen.stages.gate.golden import Answered
+from evergreen.stages.gate.statistics import alone
 
 #: Parts and golden cases that a verdict keeps; the worst ones first.
 _KEPT = 100
@@ -167,10 +168,7 @@ def _against(rules: GateConfig, case: Case, decisive: Compared | None, figures: 
     parts = slices.judge(rule, case.slices, mine, theirs, case.groups)
     figures["slices"] = [asdict(part) for part in sorted(parts, key=_harm)[:_KEPT]]
     figures |= {"slices_judged": sum(part.judged for part in parts), "slices_found": len(parts)}
-    outcome, reading = _read(rules, decisive)
-    if outcome == "promote" and not decisive.low > -rules.margin:
-        unseen = f"{len(mine)} rows are too few to be sure: it may be worse by up to {-decisive.low:.3f}"
-        figures["mind"].insert(0, unseen)
+    outcome, reading = _read(rules, decisive, len(mine), alone(len(mine), case.groups), 1 - figures["level"])
     if harmed := [part for part in parts if part.harmed]:
         worst = min(harmed, key=lambda part: part.difference)
         reading = (
@@ -210,8 +208,8 @@ def _gap(decisive: Compared) -> str:
     return f"difference {decisive.difference:+.3f} [{decisive.low:+.3f}, {decisive.high:+.3f}]{less}"
 
 
-def _read(rules: GateConfig, gap: Compared) -> tuple[Outcome, str]:
-    """Read the interval of the difference against the margin."""
+def _read(rules: GateConfig, gap: Compared, n: int, apart: int, chance: float) -> tuple[Outcome, str]:
+    """Read the interval of the difference against the margin; of `n` rows so many stand `apart`."""
     assert gap.low is not None
     assert gap.high is not None
     if rules.rule == "superiority":
@@ -226,6 +224,16 @@ def _read(rules: GateConfig, gap: Compared) -> tuple[Outcome, str]:
         return "promote", f"no worse by more than {rules.margin:g}"
     if gap.high < 0:
         return "reject", "worse"
-    if rules.benefit and not gap.worse:
-        return "promote", "no row is answered worse" if gap.better else "no row is answered otherwise"
+    if rules.benefit and gap.binary and not gap.worse:
+        return _none_worse(gap.better if apart == n else 0, apart, rules.margin, chance)
     return "inconclusive", f"perhaps worse by more than {rules.margin:g}, perhaps not"
+
+
+def _none_worse(better: int, rows: int, margin: float, chance: float) -> tuple[Outcome, str]:
+    """Read that no row is answered worse: how often would one show that which is worse by the margin?"""
+    found = "no row is answered worse"
+    p = harm.of_no_worse(better, rows, margin)
+    if p <= chance:
+        return "promote", f"{found}, which one worse by {margin:g} would show with a probability of {p:.2g} at most"
+    needed = f" ({harm.rows_without_harm(margin, chance):,} such rows would do)" if 0 < margin < 1 else ""
+    return "inconclusive", f"{found}, but there are too few to rule out a loss of {margin:g}{needed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,14 +147,28 @@ def paired(
 ) -> Interval:
     """Return the mean of paired differences and its interval: BCa, and never narrower than the data can bear.
 
-    Where answers are right or wrong and each row stands for itself, few rows may differ, and resampling sees only
-    those: then the interval is at least Tango's.
+    Where answers are right or wrong few rows may differ, and resampling sees only those: then the interval is at least
+    Tango's, or of groups and layers at least what a kind of difference may be that no row shows.
     """
     found = bootstrap(gains, confidence, groups=groups, strata=strata)
-    if len(groups) or len(strata) or not set(gains) <= {-1.0, 0.0, 1.0}:
+    kinds = set(gains)
+    if not kinds <= {-1.0, 0.0, 1.0}:
         return found
-    low, high = score_interval(gains.count(1.0), gains.count(-1.0), len(gains), confidence)
+    if len(groups) or len(strata):
+        unseen = 1 - ((1 - confidence) / 2) ** (1 / alone(len(gains), groups))
+        low, high = (0.0 if kind in kinds else sign * unseen for kind, sign in ((-1.0, -1), (1.0, 1)))
+    else:
+        low, high = score_interval(gains.count(1.0), gains.count(-1.0), len(gains), confidence)
     return Interval(found.mean, min(found.low, low), max(found.high, high))
+
+
+def alone(n: int, groups: Sequence[int]) -> int:
+    """Return how many of n rows stand for themselves, at least: those of a group stand or fall together.
+
+    >>> alone(6, []), alone(6, [1, 1, 1, 2, 3, 4])
+    (6, 2)
+    """
+    return n // max(Counter(groups).values()) if len(groups) else n
 
 
 def score_interval(better: int, worse: int, n: int, confidence: float) -> tuple[float, float]:
