@@ -157,6 +157,19 @@ def test_labels_that_come_tell_of_a_fall(world: World) -> None:
     assert observe.drift_report(world.loop)["quality"]["fallen"]
 
 
+def test_a_new_champion_s_answers_are_judged_anew(world: World) -> None:
+    world.crown()
+    world.look()
+    world.ask(1000, judged=50, right=45)
+    world.ask(400, judged=50, right=20)
+    world.crown()
+    world.look()
+    assert world.events()[-1].what == "all clear"
+    assert world.events()[-1].because == (
+        "v2 has taken over, and its answers are judged anew; the last 200 predictions are like what v2 knows"
+    )
+
+
 def test_the_report_is_a_file_that_others_can_read(world: World) -> None:
     world.crown()
     world.look()

@@ -13,7 +13,7 @@ from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Event, Model
 from evergreen.core.states import ModelState
-from evergreen.stages import rollout
+from evergreen.stages import observe, rollout
 from evergreen.stages.rollout import moving
 
 Feed = Callable[..., None]
@@ -58,6 +58,19 @@ def test_of_several_that_passed_the_newest_goes_on(loop: Loop, tmp_path: Any) ->
     add(loop, tmp_path, M.CHAMPION, M.CANARY, M.PASSED, M.PASSED)
     rollout.advance(loop)
     assert states(loop) == ["champion", "rolled_back", "rolled_back", "shadow"]
+
+
+def test_a_canary_that_gathers_evidence_is_let_finish(open_loop: Open, tmp_path: Any) -> None:
+    loop = open_loop(rollout=EVIDENCE)
+    add(loop, tmp_path, M.CHAMPION, M.CANARY, M.PASSED, M.PASSED)
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "canary", "rolled_back", "passed"]
+    assert observe.status(loop)["rollout"]["version"] == 2
+    outcomes(loop, 160, 40)
+    rollout.advance(loop)
+    assert states(loop) == ["champion", "rolled_back", "rolled_back", "passed"]
+    rollout.advance(loop)
+    assert states(loop)[3] == "shadow"
 
 
 def test_no_training_begins_by_itself_that_would_only_overtake(open_loop: Open, feed: Feed, time: Any) -> None:
@@ -240,7 +253,7 @@ def test_evidence_makes_a_better_one_champion_whatever_its_share(open_loop: Open
     said = [e.because for e in loop.ledger.find(Event, "l") if e.to == "champion"][-1]
     assert said == (
         "it is not worse by more than 2 points: 80.0 % of 200 judged answers right, the champion's 60.0 % of 200; "
-        "+7.1 points or more with 95 % certainty"
+        "the difference is +7.1 points or more with 95 % certainty"
     )
 
 

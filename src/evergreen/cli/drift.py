@@ -54,9 +54,10 @@ def _most(bins: list[dict[str, Any]]) -> str:
     was, now, b = max(
         ((b["reference"] / whole[0], b["window"] / whole[1], b) for b in bins), key=lambda one: abs(one[0] - one[1])
     )
-    name = b.get("label") or f"{_end(b['from'], '…')} to {_end(b['to'], '…')}"
-    return f"{name}: {was:.0%} → {now:.0%}"
+    return "" if was == now else f"{b.get('label') or _span(b['from'], b['to'])}: {was:.0%} → {now:.0%}"
 
 
-def _end(value: float | None, beyond: str) -> str:
-    return beyond if value is None else f"{value:.4g}"
+def _span(low: float | None, high: float | None) -> str:
+    """Name a bin by its ends; one with a single value by that."""
+    ends = ["…" if end is None else f"{end:.4g}" for end in (low, high)]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

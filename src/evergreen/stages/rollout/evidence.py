@@ -93,7 +93,7 @@ def weigh(rules: EvidenceConfig, watch: Watch, champion: Tally, challenger: Tall
         return watch, Finding("take back", f"it is worse: {both}; odds {_odds(harm)} to 1", figures)
     late = min(ours.n, theirs.n) >= rules.burn_in
     if late and bound > null:
-        sure = f"{_much(rules, bound)} or more with {100 * (1 - rules.alpha):.3g} % certainty"
+        sure = f"the difference is {_much(rules, bound)} or more with {100 * (1 - rules.alpha):.3g} % certainty"
         return watch, Finding("promote", f"{_shown(rules)}: {both}; {sure}", figures)
     if binary and not late and watch.worth.e >= 1 / (rules.alpha * EARLY):
         return watch, Finding("promote", f"{_shown(rules)}: {both}; odds {_odds(watch.worth.e)} to 1", figures)

@@ -22,16 +22,21 @@ WELCOME = (*ON_THE_WAY, ModelState.RETIRED)
 
 
 def advance(loop: Loop) -> None:
-    """Move the newest model on its way by at most one step; older ones on the way make room for it."""
+    """Move the model on its way by at most one step; older ones make room for it.
+
+    That is the newest, but where evidence decides a canary that gathers some is let finish: else whoever trains more
+    often than evidence comes would never have a new champion.
+    """
     _watch_champion(loop)
     if _experimenting(loop):
         return  # the traffic is dealt out; what has passed the gate waits
-    on_the_way = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
-    for overtaken in on_the_way[:-1]:
-        _take_back(loop, overtaken, f"overtaken by v{on_the_way[-1].version}")
-    if not on_the_way:
+    model = coming(loop)
+    if model is None:
         return
-    model = on_the_way[-1]
+    *older, newest = loop.ledger.find(Model, loop.name, *ON_THE_WAY)
+    for overtaken in older:
+        if overtaken.id != model.id:
+            _take_back(loop, overtaken, f"overtaken by v{newest.version}")
     champion = loop.ledger.last(Model, loop.name, ModelState.CHAMPION)
     step = _next(loop, model, champion)
     if step.do == "raise":
@@ -64,6 +69,14 @@ def _next(loop: Loop, model: Model, champion: Model | None) -> Step:
     if after != watch:
         _keep(loop, model, after)
     return decide(rules, model, lately, now, beside=beside, shown=shown, began=watch.began)
+
+
+def coming(loop: Loop) -> Model | None:
+    """Return the model whose turn it is to take over: a canary that gathers evidence, or else the newest on its way."""
+    canary = loop.ledger.last(Model, loop.name, ModelState.CANARY)
+    if canary is not None and loop.config.rollout.rule == "evidence":
+        return canary
+    return loop.ledger.last(Model, loop.name, *ON_THE_WAY)
 
 
 def stands(loop: Loop) -> str:

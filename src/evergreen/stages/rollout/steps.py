@@ -92,7 +92,7 @@ def decide(
     if why := unfit(rules, tally, beside):
         return Step("take back", 0.0, why)
     if alone:
-        return Step("raise", 1.0, "there is no champion yet")
+        return Step("raise", 1.0, "there was no champion")
     if shown is not None and shown.do == "take back":
         return Step("take back", 0.0, shown.because)
     if model.state is ModelState.PASSED:

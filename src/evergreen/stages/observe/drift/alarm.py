@@ -49,8 +49,8 @@ def worst(found: Iterable[Finding]) -> list[Finding]:
     return sorted((f for f in found if f.drifted), key=lambda f: (-f.effect, f.key))
 
 
-def told(found: Sequence[Finding], quality: Quality, rows: int, version: int) -> str:
-    """Say in a sentence what is wrong."""
+def told(found: Sequence[Finding], quality: Quality, rows: int, version: int, before: Sequence[str] = ()) -> str:
+    """Say in a sentence what is wrong, or that nothing is; `before`: the kinds of the alarm so far."""
     said = []
     for of in ("inputs", "outputs"):
         drifted = [f for f in worst(found) if f.of == of]
@@ -61,18 +61,22 @@ def told(found: Sequence[Finding], quality: Quality, rows: int, version: int) ->
             )
             more = f" and {len(drifted) - NAMED} more" if len(drifted) > NAMED else ""
             said.append(f"{of} have changed: {some}{more}")
+    if said and rows:
+        said[-1] += f" (last {rows:,} predictions)"
+    right = f"{100 * quality.share:.0f} % of the last {quality.judged:,} judged answers were right"
     if quality.fallen:
-        said.append(
-            f"{100 * quality.share:.0f} % of the last {quality.judged} judged answers were right, "
-            f"{100 * quality.level:.0f} % before"
-        )
-    if not said and quality.judged and quality.level:
-        said.append(f"{100 * quality.share:.0f} % of the last {quality.judged} judged answers were right")
-    if not said and not found:
-        return f"v{version} has taken over; its traffic is judged anew"
-    if not said:
-        return f"the last {rows:,} predictions are like what v{version} knows"
-    return "; ".join(said) + (f" (last {rows:,} predictions)" if rows and found else "")
+        said.append(f"{right}, {100 * quality.level:.0f} % before")
+    return "; ".join(said) or _calm(found, right if quality.judged else "", rows, version, before)
+
+
+def _calm(found: Sequence[Finding], right: str, rows: int, version: int, before: Sequence[str]) -> str:
+    """Say that nothing is wrong, as far as can be told."""
+    said = []
+    if "quality" in before or not found:
+        said.append(right or f"v{version} has taken over, and its answers are judged anew")
+    if found:
+        said.append(f"the last {rows:,} predictions are like what v{version} knows")
+    return "; ".join(said)
 
 
 def details(found: Sequence[Finding], quality: Quality, kinds: Sequence[str], version: int) -> dict[str, Json]:

@@ -112,7 +112,8 @@ def _conclude(loop: Loop, state: State, *, references: bool) -> None:
     rows = memory.whole(state.references.inputs, state.window.inputs).n
     with loop.ledger.together():
         if what is not None:
-            because = alarm.told(found, state.quality, rows, state.looked.version)
+            before = state.alarm.kinds if state.alarm is not None else ()
+            because = alarm.told(found, state.quality, rows, state.looked.version, before)
             since = state.alarm.since if state.alarm is not None else loop.now().isoformat()
             state.alarm = alarm.Alarm(since, kinds, because) if kinds else None
             state.looked.unwritten = True
