@@ -142,11 +142,28 @@ def test_a_forged_form_does_nothing(app: App) -> None:
     assert app.http.get("/api/toy/training/status").json()
 
 
-@pytest.mark.parametrize("path", ["/loops/nope", "/loops/toy/models/9", "/loops/toy?before=x"])
-def test_errors_are_pages_too(app: App, path: str) -> None:
-    answer = app.http.get(path)
-    assert answer.status_code in (400, 404)
-    assert 'role="alert"' in answer.text
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/loops/nope", "No loop &#34;nope&#34;"),
+        ("/loops/toy/models/9", "has no model version 9"),
+        ("/loops/toy?before=x", "Before is not a whole number"),
+        ("/nowhere", "There is no such page"),
+        ("/loops/toy/train", "Method Not Allowed"),
+        ("/static/nothing.css", "There is no such page"),
+    ],
+)
+def test_errors_are_pages_too(app: App, path: str, said: str) -> None:
+    answer = app.http.get(path, headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert answer.status_code in (400, 404, 405)
+    assert re.search(rf"<h1[^>]*>[^<]*{re.escape(said)}", answer.text), answer.text
+    check(answer.text)
+
+
+def test_programs_are_told_of_errors_as_before(app: App) -> None:
+    for path, accept in (("/nowhere", "*/*"), ("/nowhere", "application/json"), ("/api/nowhere", "text/html")):
+        answer = app.http.get(path, headers={"accept": accept})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_what_was_said_is_text(app: App) -> None:

@@ -16,7 +16,7 @@ from evergreen.core.config import LoopConfig, Use
 from evergreen.core.ports import Counts, Tally
 from evergreen.core.records import Dataset, Event, Model, Reject, Run
 from evergreen.core.states import ModelState, RunState
-from evergreen.http.pages import assembly, figures, history, reading, reports, views, words
+from evergreen.http.pages import assembly, corridor, figures, history, reading, reports, views, words
 from evergreen.http.pages.reading import Facts
 from evergreen.http.pages.words import Scale
 
@@ -102,7 +102,7 @@ def test_the_running_training_goes_before_the_one_that_waits() -> None:
     ],
 )
 def test_one_of_eight_steps_is_current(known: dict[str, Any], where: str) -> None:
-    stops = views.corridor(facts(**known))
+    stops = corridor.corridor(facts(**known))
     assert [s.name for s in stops] == ["collect", "dataset", "trigger", "run", "gate", "rollout", "serve", "observe"]
     assert [s.name for s in stops if s.current] == [where]
 

@@ -29,7 +29,7 @@ _ERRORS = (EvergreenError, HTTPException, msgspec.ValidationError, msgspec.Decod
 def build(serving: Serving) -> ASGIApp:
     """Put the application together. A door's own paths win over ours."""
     from evergreen.http.pages.render import STATIC
-    from evergreen.http.pages.routes import routes as pages
+    from evergreen.http.pages.routes import Pages
 
     doors: list[BaseRoute] = []
     claims: dict[tuple[str, str], Claim] = {}
@@ -37,7 +37,8 @@ def build(serving: Serving) -> ASGIApp:
         # A door learns what it serves when it is asked for its routes; only then is it asked what it claims.
         doors += door.routes(serving) if hasattr(door, "routes") else []
         claims.update(getattr(door, "hot", {}))
-    ours = [*routes(serving), *pages(serving)]
+    pages = Pages(serving)
+    ours = [*routes(serving), *pages.routes()]
     static = Mount("/static", StaticFiles(directory=STATIC), name="static")
     ways: dict[str, Endpoint] = {}
     for way in (*(claim.said for claim in claims.values()), *declared([*doors, *ours])):
@@ -47,7 +48,7 @@ def build(serving: Serving) -> ASGIApp:
         routes=[*doors, *ours, static],
         exception_handlers=dict.fromkeys(_ERRORS, _explained),
     )
-    app.state.serving = serving
+    app.state.serving, app.state.pages = serving, pages
     whole = Hot(Edge(app, serving, frozenset(path for _, path in claims)), serving, claims)
     proxies = serving.config.http.proxies
     return Proxies(whole, proxies) if proxies else whole
@@ -58,4 +59,5 @@ def _explained(request: Request, exc: Any) -> Response:
     if (tell := request.app.state.serving.voice(request.url.path)) is not None:
         status, said = tell(exc)
         return Response(said, status, headers, "application/json")
-    return JSONResponse(body, status, headers)
+    told: Response | None = request.app.state.pages.told(request, status, body["error"], headers)
+    return told if told is not None else JSONResponse(body, status, headers)

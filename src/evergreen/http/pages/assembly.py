@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from evergreen.core.ports import Tally
-from evergreen.core.records import Model, Reject
-from evergreen.core.states import ModelState
-from evergreen.http.pages import charts, drift, experiments, views, words
+from evergreen.core.records import Model, Reject, Upload
+from evergreen.core.states import ModelState, UploadState
+from evergreen.http.pages import charts, corridor, drift, experiments, views, words
 from evergreen.http.pages.experiments import ExperimentView
 from evergreen.http.pages.figures import Comparison, Judged, comparison, judged, scale_of
 from evergreen.http.pages.history import Line, line
 from evergreen.http.pages.reading import Facts, Lineage
 from evergreen.http.pages.reports import Report
 from evergreen.http.pages.words import Moment, Scale
+from evergreen.stages import collect
 
 #: A phone's chart shows this many versions.
 FEW = 9
 #: Details of a training that other parts of the page show already.
-_SHOWN = ("size_bytes", "latency_ms", "n_train", "evaluation")
+_SHOWN = ("size_bytes", "latency_ms", "n_train", "n_holdout", "evaluation", "seconds")
+#: Words in names of such details that are written otherwise.
+_SPELT = {"n": "number of", "onnx": "ONNX", "coreml": "CoreML", "digest": "digest of the files", "ms": "milliseconds"}
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,25 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A model that a device sent in."""
+
+    id: str
+    name: str
+    state: str
+    kind: str  #: the shape beside it
+    why: str
+    score: str
+    size: str
+    at: Moment | None
+
+
+@dataclass(frozen=True)
 class LoopPage:
     """Everything a loop's page shows."""
 
     head: views.Summary
-    corridor: Sequence[views.Stop]
+    corridor: Sequence[corridor.Stop]
     metric: str
     wide: Markup
     narrow: Markup
@@ -65,6 +82,7 @@ class LoopPage:
     drift: drift.Drift | None
     min_size: int
     experiment: ExperimentView | None
+    uploads: Sequence[Sent]
 
 
 def page(facts: Facts, limit: int | None, *, raw: bool) -> LoopPage:
@@ -75,7 +93,7 @@ def page(facts: Facts, limit: int | None, *, raw: bool) -> LoopPage:
     shown = facts.models[:limit]
     return LoopPage(
         head=views.summary(facts),
-        corridor=views.corridor(facts),
+        corridor=corridor.corridor(facts),
         metric=name,
         wide=charts.versions(drawn, name, scale),
         narrow=charts.versions(drawn[-FEW:], name, scale, 342, 230),
@@ -89,9 +107,10 @@ def page(facts: Facts, limit: int | None, *, raw: bool) -> LoopPage:
         lines=[line(e, facts) for e in facts.events],
         older=facts.events[-1].seq if facts.older else None,
         back=_back(facts),
-        drift=drift.part(facts.drift, facts.now),
+        drift=drift.part(facts.drift, facts.now) if facts.champion else None,
         min_size=facts.config.trigger.min_size,
         experiment=experiments.view(facts),
+        uploads=[_sent(u, facts) for u in facts.uploads],
     )
 
 
@@ -118,6 +137,34 @@ def _rows(shown: Sequence[Model], facts: Facts, scale: Scale) -> list[Row]:
 
 def _refused(r: Reject, facts: Facts, *, raw: bool) -> Refused:
     return Refused(r.where, r.origin, r.reason, words.cut(r.raw, 160) if raw else "", words.moment(r.at, facts.now))
+
+
+_SENT = {
+    UploadState.PENDING: "candidate",
+    UploadState.PROCESSING: "running",
+    UploadState.INCORPORATED: "passed",
+    UploadState.FAILED: "rejected",
+}
+
+
+def _sent(u: Upload, facts: Facts) -> Sent:
+    metric = facts.config.gate.metric
+    why = collect.why(u)
+    if u.state is UploadState.PROCESSING:
+        why = "a training tries it now"
+    elif u.state is UploadState.INCORPORATED:
+        of = next((words.version(m.version) for m in facts.models if m.id == u.model), "an older version")
+        why = f"its vote weighs {u.weight or 0:.3g} in {of}"
+    return Sent(
+        id=u.id,
+        name=words.cut(u.name, 60),
+        state=str(u.state),
+        kind=_SENT[u.state],
+        why=why,
+        score=f"{words.metric(metric)} {words.plain(u.scores[metric])}" if metric in u.scores else "",
+        size=words.size(u.size),
+        at=words.moment(u.at, facts.now),
+    )
 
 
 def _back(facts: Facts) -> str:
@@ -205,5 +252,6 @@ def _details(found: Mapping[str, object]) -> list[tuple[str, str]]:
         if name in _SHOWN or not isinstance(value, str | int | float | bool):
             continue
         text = words.signed(f"{value:,.4g}") if isinstance(value, float) else words.plain(value)
-        shown.append((words.metric(name).capitalize(), words.cut(text, 120)))
+        said = " ".join(_SPELT.get(word, word) for word in words.metric(name).split(" "))
+        shown.append((said[:1].upper() + said[1:], words.cut(text, 20 if name == "digest" else 120)))
     return shown

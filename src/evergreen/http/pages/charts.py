@@ -160,7 +160,10 @@ def versions(points: Sequence[Point], name: str, scale: Scale, width: int = 720,
     """Draw a score over versions with its interval; a line joins those that were let through."""
     if not points:
         return Markup("")
-    marks = ticks(*_ends(points))
+    low, high = _ends(points)
+    if scale.percent and high - low < 0.02:  # shares end at 0 and 1
+        low, high = max(low - 0.05, 0.0), min(high + 0.05, 1.0)
+    marks = ticks(low, high)
     left, right, top, bottom = 58, width - 18, 16, height - 30
     y = Axis(marks[0], marks[-1], bottom, top)
     step = (right - left) / len(points)

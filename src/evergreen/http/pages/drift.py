@@ -53,6 +53,7 @@ def part(said: Mapping[str, Any], now: datetime) -> Drift | None:
     alarm = said["alarm"]
     drawn = [_feature(one) for one in said["features"][:SHOWN]]
     sides = [said[of] for of in ("inputs", "outputs") if said[of]]
+    seen = max((side["window"] for side in sides), default=0)
     return Drift(
         tone="watch" if alarm else "calm" if any(f.note for f in drawn) else "empty",
         sentence=said["because"][:1].upper() + said["because"][1:] + ".",
@@ -60,7 +61,7 @@ def part(said: Mapping[str, Any], now: datetime) -> Drift | None:
         features=drawn,
         more=max(0, len(said["features"]) - SHOWN),
         reference=words.counted(sides[0]["reference"], "row") if sides else "",
-        window=words.counted(max(side["window"] for side in sides), "prediction") if sides else "",
+        window=words.counted(seen, "prediction") if seen else "",
         quality=_quality(said["quality"]),
     )
 
@@ -101,11 +102,14 @@ def _numbers(name: str, bins: Sequence[Mapping[str, Any]], tone: str) -> Markup:
 
     body = [_bar(2 + i * step, y(a), step - 1, floor - y(a)) for i, (a, _) in enumerate(columns)]
     corners = [(2.0, float(floor))]
-    for i, (_, b) in enumerate(columns):
+    for i, (_, b) in enumerate(columns if any(now) else ()):
         corners += [(round(2 + i * step, 1), y(b)), (round(2 + (i + 1) * step, 1), y(b))]
-    body.append(path(f"is {tone}", [*corners, (round(2 + len(columns) * step, 1), float(floor))]))
+    if any(now):
+        body.append(path(f"is {tone}", [*corners, (round(2 + len(columns) * step, 1), float(floor))]))
     body.append(line("grid", 0, floor, right, floor))
-    if ends:  # the first column is all that is less than the first tick, the last all that is more than the last
+    if ends and _short(ends[0]) == _short(ends[-1]):
+        body.append(text("tick", (2 + right) / 2, _HEIGHT - 5, _short(ends[0]), "middle"))
+    elif ends:  # the first column is all that is less than the first tick, the last all that is more than the last
         body += [
             text("tick", 2 + step, _HEIGHT - 5, _short(ends[0]), "middle" if step > 20 else "start"),
             text("tick", right - step, _HEIGHT - 5, _short(ends[-1]), "middle" if step > 20 else "end"),
@@ -162,9 +166,8 @@ def _told(bins: Sequence[Mapping[str, Any]]) -> str:
     """Say in words what a picture shows: the bins that differ most."""
     was, now = (_shares(bins, side) for side in ("reference", "window"))
     order = sorted(range(len(bins)), key=lambda i: -abs(was[i] - now[i]))[:3]
-    said = [
-        f"{_named(bins[i])}: {words.percent(was[i], 0)} in the reference, {words.percent(now[i], 0)} now" for i in order
-    ]
+    seen = [f", {words.percent(share, 0)} now" if any(now) else "" for share in now]
+    said = [f"{_named(bins[i])}: {words.percent(was[i], 0)} in the reference{seen[i]}" for i in order]
     return "; ".join(said) + "."
 
 
@@ -178,4 +181,4 @@ def _named(b: Mapping[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    return words.signed(f"{value:.3g}")
+    return words.signed(f"{0.0 if abs(value) < 1e-12 else value:.3g}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evergreen.http.pages import words
+from evergreen.http.pages import charts, words
 from evergreen.http.pages.reading import Facts
+from evergreen.http.pages.words import Scale
 
 _CALLS = {"champion": "champion", "open": "not decided", "better": "better", "worse": "worse", "out": "out"}
 
@@ -41,25 +42,19 @@ def view(facts: Facts) -> ExperimentView | None:
     x = facts.experiment
     if x is None:
         return None
-    percent = x["metric"] == "accuracy"
-
-    def figure(value: float | None, signed: bool = False) -> str:
-        if value is None:
-            return "–"
-        sign = "+" if signed else ""
-        return f"{100 * value:{sign}.1f}{'' if signed else ' %'}" if percent else f"{value:{sign}.4g}"
-
+    scale = Scale(x["metric"] == "accuracy")
     arms = []
     for a in x["arms"]:
-        ends = "" if a["low"] is None else f" ({figure(a['low'], True)} to {figure(a['high'], True)})"
+        within = charts.between(a["low"], a["high"], scale)
+        ahead = "" if a["difference"] is None or a["call"] == "champion" else scale.difference(a["difference"])
         arms.append(
             ArmView(
                 version=a["version"],
                 share=words.whole_percent(a["share"]),
                 exposed=a["exposed"],
                 outcomes=a["n"],
-                mean=figure(a["mean"]),
-                difference=figure(a["difference"], True) + ends if a["call"] != "champion" else "–",
+                mean=scale.text(a["mean"]) if a["mean"] is not None else "–",
+                difference=f"{ahead} ({within})" if ahead and within else ahead,
                 call=_CALLS[a["call"]],
             )
         )

@@ -77,7 +77,7 @@ def judged(m: Model, facts: Facts, scale: Scale) -> Judged:
         score=scale.text(m.scores[metric]) if metric in m.scores else "–",
         low=low,
         high=high,
-        between=scale.span(low, high) if low is not None and high is not None else "",
+        between=scale.span(low, high) if low is not None and high is not None and low < high else "",
         reason=str(verdict(m).get("because") or ""),
         rows=rows_learned(m, facts),
         size=size(m),

@@ -30,9 +30,20 @@ _MODELS = {
     "retired": "retired",
     "rolled_back": "was taken back",
 }
-_SHAPES = {"skipped": "idle", "failed": "failed", "alarm": "failed", "drift": "canary", "all clear": "good"}
-
-
+_SHAPES = {
+    "skipped": "idle",
+    "upload refused": "rejected",
+    "failed": "failed",
+    "alarm": "failed",
+    "drift": "canary",
+    "all clear": "good",
+}
+_UPLOADS = {
+    "pending": ("A model came from a device", "candidate"),
+    "processing": ("A device’s model is tried", "running"),
+    "incorporated": ("A device’s model joined in", "good"),
+    "failed": ("A device’s model was left out", "rejected"),
+}
 _EXPERIMENTS = {
     "running": ("Experiment started", "canary"),
     "frozen": ("Experiment frozen", "failed"),
@@ -66,6 +77,8 @@ def line(event: Event, facts: Facts) -> Line:
         title, shape = _RUNS[to]
     elif kind == "experiment" and to in _EXPERIMENTS:
         title, shape = _EXPERIMENTS[to]
+    elif kind == "upload" and (event.to or "pending") in _UPLOADS:
+        title, shape = _UPLOADS[event.to or "pending"]
     elif kind == "dataset":
         data = facts.datasets.get(id)
         title, shape = f"Dataset {words.version(data.version)} frozen" if data else "Dataset frozen", "good"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,14 +13,14 @@ from evergreen.core.config import LoopConfig
 from evergreen.core.errors import NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Counts, Ledger, Tally
-from evergreen.core.records import Dataset, Event, Experiment, Model, Reject, Run
-from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ModelState
+from evergreen.core.records import Dataset, Event, Experiment, Model, Reject, Run, Upload
+from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ExperimentState, ModelState
 from evergreen.stages import observe, rollout
 
 #: As many versions as a chart shows.
 VERSIONS = 40
-#: Lines of history on a page.
-LINES = 20
+#: Lines of history on a page; models from devices.
+LINES, UPLOADS = 20, 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Facts:
     older: bool = False  #: there are events before these
     rejects: Sequence[Reject] = ()
     evidence: str = ""  #: what live traffic shows of the model on its way, where that decides
+    alarms: Mapping[str, str] = field(default_factory=dict)  #: what is wrong with live traffic now: kind -> why
+    comparing: ExperimentState | None = None  #: an experiment is open
+    uploads: Sequence[Upload] = ()  #: models from devices, newest first
     experiment: Mapping[str, Any] | None = None  #: the newest, as `rollout.report` tells of it
     drift: Mapping[str, Any] = field(default_factory=dict)  #: what `observe.drift_report` says
 
@@ -59,6 +63,7 @@ def page(loop: Loop, before: int | None = None) -> Facts:
         events=events[:LINES],
         older=len(events) > LINES,
         rejects=loop.ledger.rejects(loop.name, limit=10),
+        uploads=loop.ledger.find(Upload, loop.name, limit=UPLOADS, newest_first=True),
         evidence=rollout.stands(loop),
         experiment=rollout.report(loop) if loop.ledger.last(Experiment, loop.name) is not None else None,
         drift=observe.drift_report(loop),
@@ -71,6 +76,7 @@ def _facts(loop: Loop, **more: Any) -> Facts:
     champion = ledger.last(Model, name, ModelState.CHAMPION)
     coming = ledger.last(Model, name, *ON_THE_WAY)
     datasets = ledger.find(Dataset, name, limit=VERSIONS, newest_first=True)
+    compared = ledger.last(Experiment, name)
     return Facts(
         name=name,
         config=loop.config,
@@ -84,8 +90,18 @@ def _facts(loop: Loop, **more: Any) -> Facts:
         dataset=datasets[0] if datasets else None,
         datasets={d.id: d for d in datasets},
         tallies={m.id: ledger.tally(m.id) for m in (champion, coming) if m is not None},
+        alarms=_alarms(loop),
+        comparing=compared.state if compared is not None and compared.ended is None else None,
         **more,
     )
+
+
+def _alarms(loop: Loop) -> dict[str, str]:
+    """Return what `observe` has found wrong and not yet right again."""
+    failing = json.loads(loop.ledger.recall("watch", loop.name) or "{}")
+    drifted = json.loads(loop.ledger.recall("drift", f"{loop.name}/alarm") or "{}")
+    found = {"failures": str(failing.get("because") or "answers fail")} if failing.get("alarm") else {}
+    return found | ({"drift": str(drifted.get("because") or "")} if drifted else {})
 
 
 def history(ledger: Ledger, loop: str, before: int | None, limit: int) -> Sequence[Event]:

@@ -57,11 +57,15 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._env.globals |= {"mark": charts.mark, "bar": charts.bar, "static": _marks()}
-        self._env.filters |= {"count": words.count, "counted": words.counted, "capital": words.capital}
+        self._env.filters |= {"count": words.count, "counted": words.counted, "capital": _sentence}
 
     def __call__(self, template: str, **shown: Any) -> str:
         """Render one page."""
         return self._env.get_template(template).render(**shown)
+
+
+def _sentence(text: str) -> str:
+    return words.minuses(words.capital(text))
 
 
 def _marks() -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -65,33 +66,26 @@ class Serving(Protocol):
     async def act(self, fn: Callable[..., T], *args: Any, **kw: Any) -> T: ...
 
 
-def routes(serving: Serving) -> list[Way]:
-    """Return the routes of all pages."""
-    pages = Pages(serving)
-    return [
-        page("GET", "/", pages.guarded(pages.overview), Role.APP, "All loops."),
-        page("GET", "/loops/{name}", pages.guarded(pages.loop), Role.APP, "One loop."),
-        page("GET", "/loops/{name}/models/{v}", pages.guarded(pages.model), Role.APP, "One version."),
-        page("GET", "/loops/{name}/models/{v}/gate", pages.guarded(pages.gate), Role.APP, "Why the gate decided so."),
-        *(
-            page("POST", f"/loops/{{name}}/{verb}", pages.doing(verb), Role.OPERATOR, f"The form to {verb}.")
-            for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
-        ),
-        page("GET", "/audit", pages.guarded(pages.audit), Role.ADMIN, "Who did what.", link="Audit log"),
-        page("GET", "/login", pages.login, Role.NONE, "Asks for a key."),
-        page("POST", "/login", pages.sign_in, Role.NONE, "Begins a session."),
-        page("POST", "/logout", pages.guarded(pages.sign_out), Role.APP, "Ends the session."),
-        page("GET", "/events", pages.events, Role.APP, "Tells when the overview has changed."),
-        page("GET", "/events/{name}", pages.events, Role.APP, "Tells when a loop's page has changed."),
-    ]
-
-
 def page(method: str, path: str, handler: Handler, role: Role, summary: str, *, loop: str = "", link: str = "") -> Way:
     """Return the route of a page; the overview leads to those with a `link`."""
     return Way(Endpoint(method, path, handler, role, summary, media="text/html", loop=loop, page=True, link=link))
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+#: Titles of pages about what went wrong, by status.
+_TITLES = {403: "Not allowed", 404: "Not found", 405: "Not possible", 500: "Something went wrong"}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong, where no error of ours says so."""
+
+    status: int
+    message: str
+    hint: str | None
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Pages:
@@ -101,6 +95,26 @@ class Pages:
         self.serving = serving
         self.render = Renderer()
         self.pulse = Pulse(serving.closing)
+
+    def routes(self) -> list[Way]:
+        """Return the routes of all pages."""
+        show = self.guarded
+        return [
+            page("GET", "/", show(self.overview), Role.APP, "All loops."),
+            page("GET", "/loops/{name}", show(self.loop), Role.APP, "One loop."),
+            page("GET", "/loops/{name}/models/{v}", show(self.model), Role.APP, "One version."),
+            page("GET", "/loops/{name}/models/{v}/gate", show(self.gate), Role.APP, "Why the gate decided so."),
+            *(
+                page("POST", f"/loops/{{name}}/{verb}", self.doing(verb), Role.OPERATOR, f"The form to {verb}.")
+                for verb in ("train", "promote", "rollback", "cancel", "experiment", "stop")
+            ),
+            page("GET", "/audit", show(self.audit), Role.ADMIN, "Who did what.", link="Audit log"),
+            page("GET", "/login", self.login, Role.NONE, "Asks for a key."),
+            page("POST", "/login", self.sign_in, Role.NONE, "Begins a session."),
+            page("POST", "/logout", show(self.sign_out), Role.APP, "Ends the session."),
+            page("GET", "/events", self.events, Role.APP, "Tells when the overview has changed."),
+            page("GET", "/events/{name}", self.events, Role.APP, "Tells when a loop's page has changed."),
+        ]
 
     # What is shown
 
@@ -260,11 +274,12 @@ class Pages:
     def _visitor(self, request: Request) -> Visitor:
         return Visitor.of(self.serving.role(request), locked=self.serving.locked)
 
-    def _page(self, request: Request, template: str, *, error: EvergreenError | None = None, **shown: Any) -> Response:
+    def _page(
+        self, request: Request, template: str, *, error: EvergreenError | Trouble | None = None, **shown: Any
+    ) -> Response:
         said = "" if error else words.cut(request.query_params.get("said", ""), 200)
-        head = _HTML | (
-            {"retry-after": advice(error).get("Retry-After", "1")} if error and error.status in (429, 503) else {}
-        )
+        again = advice(error).get("Retry-After") if isinstance(error, EvergreenError) else None
+        head = _HTML | ({"retry-after": again} if again else {})
         shown |= {"error": error, "said": said, "root": _root(request), "visitor": self._visitor(request)}
         html = self.render(template, csrf=partial(self.serving.csrf, request), **shown)
         return Response(html, error.status if error else 200, head, "text/html; charset=utf-8")
@@ -272,8 +287,19 @@ class Pages:
     def _login(self, request: Request, error: EvergreenError | None, to: str) -> Response:
         return self._page(request, "login.html", error=error, events="", title="Sign in", next=local(to))
 
-    def _error(self, request: Request, error: EvergreenError) -> Response:
-        return self._page(request, "error.html", error=error, events="", title="Not possible")
+    def _error(self, request: Request, error: EvergreenError | Trouble) -> Response:
+        title = _TITLES.get(error.status, "Not possible")
+        return self._page(request, "error.html", error=error, events="", title=title, asked=request.url.path)
+
+    def told(self, request: Request, status: int, said: Mapping[str, Any], head: Mapping[str, str]) -> Response | None:
+        """Tell a person in a browser of what went wrong outside of a page; None for programs."""
+        path = request.url.path.removeprefix(_root(request))
+        if "text/html" not in request.headers.get("accept", "") or path.startswith("/api/"):
+            return None
+        lost = Trouble(404, "There is no such page", "The address may be old, or mistyped.")
+        response = self._error(request, lost if status == 404 else Trouble(status, said["message"], said["hint"]))
+        response.headers.update(head)
+        return response
 
     def _back(self, request: Request, path: str, said: str) -> Response:
         return RedirectResponse(f"{_root(request)}{path}?{urlencode({'said': said})}", 303)

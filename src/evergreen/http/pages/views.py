@@ -12,7 +12,7 @@ from markupsafe import Markup
 from evergreen.core.config import RolloutConfig
 from evergreen.core.ports import Tally
 from evergreen.core.records import Model, Run
-from evergreen.core.states import ModelState, RunState
+from evergreen.core.states import ExperimentState, ModelState, RunState
 from evergreen.http.pages import charts, words
 from evergreen.http.pages.figures import Judged, judged, scale_of
 from evergreen.http.pages.history import Line, line
@@ -53,6 +53,15 @@ class Working:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something that goes on beside, or is wrong."""
+
+    kind: str  #: the shape before it
+    text: str
+    part: str  #: of the loop's page that tells more
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is true of a loop at a glance."""
 
@@ -69,6 +78,7 @@ class Summary:
     waiting: int  #: runs behind the one shown
     spark: Markup
     last: Line | None
+    notes: Sequence[Note]
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,8 @@ class Traffic:
     answered: int
     failed: int
     failed_share: str
+    asked: str  #: answers, counted
+    failures: str  #: failed ones, counted, and their share
     latency: str
     right: str
     score: str  #: the mean of outcomes that came as figures
@@ -106,15 +118,6 @@ class Rollout:
     traffic: Sequence[Traffic]
 
 
-@dataclass(frozen=True)
-class Stop:
-    """One of the eight steps of the corridor."""
-
-    name: str
-    figure: str
-    current: bool
-
-
 def summary(facts: Facts) -> Summary:
     """Condense a loop into what its card and its page's head show."""
     tone, said = sentence(facts)
@@ -135,7 +138,22 @@ def summary(facts: Facts) -> Summary:
         waiting=len(facts.runs) - 1 if first else 0,
         spark=charts.sparkline(drawn, words.metric(facts.config.gate.metric), scale) if len(drawn) > 1 else Markup(""),
         last=line(facts.events[0], facts) if facts.events else None,
+        notes=notes(facts),
     )
+
+
+def notes(facts: Facts) -> list[Note]:
+    """Say what a glance must not miss: answers that fail, traffic that has changed, an experiment."""
+    found = []
+    if "failures" in facts.alarms:
+        found.append(Note("failed", "Answers fail.", "rollout"))
+    if "drift" in facts.alarms:
+        found.append(Note("canary", "Live traffic has drifted.", "drift"))
+    if facts.comparing is ExperimentState.FROZEN:
+        found.append(Note("failed", "The experiment is frozen.", "experiment"))
+    elif facts.comparing is not None:
+        found.append(Note("running", "An experiment is running.", "experiment"))
+    return found
 
 
 def new_samples(facts: Facts) -> int:
@@ -313,66 +331,10 @@ def traffic(m: Model, role: str, tally: Tally) -> Traffic:
         answered=good,
         failed=tally.failed,
         failed_share=words.percent(tally.failed / asked, 2) if asked else "–",
+        asked=words.count(good),
+        failures=f"{words.count(tally.failed)} ({words.percent(tally.failed / asked, 2)})" if tally.failed else "0",
         latency=words.milliseconds(tally.latency_ms / good) if good else "–",
         right=f"{words.percent(tally.right / judged_by)} of {words.count(judged_by)}" if judged_by else "–",
         score=f"{tally.score / tally.scored:.3g} of {words.count(tally.scored)}" if tally.scored else "–",
         agrees=words.percent(tally.agreed / tally.compared) if tally.compared else "–",
     )
-
-
-def corridor(facts: Facts) -> list[Stop]:
-    """Return the eight steps with a short figure each; the one where something happens is current."""
-    run, m = working(facts), facts.coming
-    newest = facts.models[0] if facts.models else None
-    figures = {
-        "collect": f"{words.count(facts.counts.usable)} samples",
-        "dataset": f"v{facts.dataset.version}, {words.count(facts.dataset.train + facts.dataset.holdout)} rows"
-        if facts.dataset
-        else "none yet",
-        "trigger": _trigger(facts),
-        "run": "idle"
-        if run is None
-        else words.whole_percent(round(run.share, 2))
-        if run.share is not None
-        else run.state,
-        "gate": _gate(facts),
-        "rollout": "at rest"
-        if m is None
-        else f"v{m.version} {state_name(m.state)}{' ' + words.whole_percent(m.share) if m.share else ''}",
-        "serve": f"v{facts.champion.version} answers" if facts.champion else "no model",
-        "observe": _observe(facts),
-    }
-    if run is not None:
-        now = "trigger" if run.state == "requested" else "run"
-    elif m is not None:
-        now = "rollout"
-    elif newest is not None and newest.state is ModelState.CANDIDATE:
-        now = "gate"
-    else:
-        now = "serve" if facts.champion else "collect"
-    return [Stop(name, figure, name == now) for name, figure in figures.items()]
-
-
-def _trigger(facts: Facts) -> str:
-    rules = facts.config.trigger
-    if not rules.auto:
-        return "by hand"
-    if rules.min_new is not None:
-        return f"{words.count(min(new_samples(facts), rules.min_new))} of {words.count(rules.min_new)} new"
-    return f"every {words.span(rules.every)}" if rules.every else "by hand"
-
-
-def _gate(facts: Facts) -> str:
-    for m in facts.models:
-        if m.state is ModelState.CANDIDATE:
-            return f"judging v{m.version}"
-        if m.state in (ModelState.REJECTED, ModelState.UNDECIDED):
-            return f"v{m.version} {m.state}"
-        return f"v{m.version} passed"
-    return "nothing yet"
-
-
-def _observe(facts: Facts) -> str:
-    total = sum(facts.tallies.values(), Tally())
-    asked = total.answered + total.failed
-    return f"{words.percent(total.failed / asked)} failed" if asked else "no traffic"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,6 +44,15 @@ def signed(text: str) -> str:
     if text.startswith("-"):
         return text[1:] if not text.strip("-0.,") else MINUS + text[1:]
     return text
+
+
+def minuses(text: str) -> str:
+    """Set true minus signs before the figures of a sentence.
+
+    >>> minuses("difference -0.1 [-0.161, -0.048], non-inferior").replace(MINUS, "~")
+    'difference ~0.1 [~0.161, ~0.048], non-inferior'
+    """
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text)
 
 
 def milliseconds(ms: float) -> str:
