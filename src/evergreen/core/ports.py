@@ -266,7 +266,7 @@ class Ticket:
     limit_s: float | None = None  #: wall-clock bound
     uploads: Mapping[str, str] = field(default_factory=dict)  #: models from devices: id -> store key
     nonce: str = ""  #: tells attempts of the same number apart, where two could be under way
-    slices: Sequence[str] = ()  #: by which columns the holdout is told apart, for the gate
+    slices: tuple[str, ...] = ()  #: by which columns the holdout is told apart, for the gate
 
     @property
     def mark(self) -> str:
