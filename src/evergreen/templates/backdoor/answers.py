@@ -16,7 +16,7 @@ from evergreen import engine
 from evergreen.core.errors import InvalidInput
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Run, Upload
-from evergreen.core.states import OPEN_RUNS, RunState, UploadState
+from evergreen.core.states import RunState, UploadState
 from evergreen.http import api
 from evergreen.http.auth import Role
 from evergreen.http.errors import decode, explain
@@ -207,7 +207,7 @@ class Answers:
         by = self._serving.require(request, Role.OPERATOR)
         reason, force = wish(await request.body())
         run = await self._serving.act(engine.ask, self._loop, by=by, why=reason, force=force)
-        said = jobs.job(run, None, None)
+        said = jobs.job(self._loop, run, None, None)
         return 200, {"success": True, "message": said["message"], "status": said["status"], "job": said}
 
     async def status(self, _: Request) -> tuple[int, Any]:
@@ -216,11 +216,10 @@ class Answers:
 
     def _status(self) -> dict[str, Json]:
         every = jobs.listed(self._loop)
-        running = self._loop.ledger.last(Run, self._loop.name, *OPEN_RUNS)
         found = versions.champion(self._loop)
         return {
             "success": True,
-            "status": jobs.status_of(running) if running else "idle",
+            "status": next((job["status"] for job in every if job["status"] not in jobs.ENDED), "idle"),
             "latestJob": every[0] if every else None,
             "allJobs": every,
             "modelInfo": jobs.model_info(*found) if found else None,

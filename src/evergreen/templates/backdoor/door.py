@@ -117,11 +117,15 @@ class Rounds:
 
 
 def look_of(url: str) -> Callable[[Loop], None]:
-    """Return one look: trigger files first, then what is published. One's trouble does not stop the other."""
+    """Return one look: trigger files first, then what is published. One's trouble does not stop the other.
+
+    So a trigger is answered one look after what came of it was published: by then also those who see the folder
+    late can see it.
+    """
     from evergreen.templates.backdoor import publishing
     from evergreen.templates.backdoor.triggers import Triggers
 
-    triggers = Triggers()
+    triggers = Triggers(published=publishing.done)
 
     def look(loop: Loop) -> None:
         try:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Model, Run
-from evergreen.core.states import ON_THE_WAY, ModelState, RunState
+from evergreen.core.records import Experiment, Json, Model, Run
+from evergreen.core.states import ExperimentState, ModelState, RunState
 from evergreen.templates.backdoor import versions
 
 #: What will not change any more.
@@ -16,13 +16,14 @@ ENDED = ("completed", "failed")
 _LONGEST = 2000
 
 
-def status_of(run: Run) -> str:
-    """Say in the app's words how far a training is."""
+def status_of(loop: Loop, run: Run, model: Model | None) -> str:
+    """Say in the app's words how far a training is, which left `model`: it has not ended before that is settled."""
+    if model is not None and not settled(loop, model):
+        return "training"
     if run.state in (RunState.REQUESTED, RunState.QUEUED):
         return "processing"
     if run.state is RunState.RUNNING:
-        waiting = str(run.progress.get("phase") or "waiting").startswith("waiting")
-        return "processing" if waiting else "training"
+        return "processing" if _waits(run) else "training"
     return "completed" if run.state is RunState.SUCCEEDED else "failed"
 
 
@@ -41,8 +42,12 @@ def message_of(run: Run, name: str | None, model: Model | None) -> str:
     return f"The training failed: {run.error or run.state.value}"[:_LONGEST]
 
 
+def _waits(run: Run) -> bool:
+    return str(run.progress.get("phase") or "waiting").startswith("waiting")
+
+
 def _under_way(run: Run) -> str:
-    if status_of(run) == "processing":
+    if _waits(run):
         return "It waits for a worker: run the notebook, or `evergreen worker` where the folder can be reached."
     where = run.progress.get("where")
     phase = run.progress.get("phase")
@@ -85,12 +90,12 @@ def model_info(name: str, model: Model) -> dict[str, Json]:
     }
 
 
-def job(run: Run, name: str | None, model: Model | None) -> dict[str, Json]:
+def job(loop: Loop, run: Run, name: str | None, model: Model | None) -> dict[str, Json]:
     """Describe one training."""
     progress: Mapping[str, Any] = run.progress
     return {
         "id": run.id,
-        "status": status_of(run),
+        "status": status_of(loop, run, model),
         "message": message_of(run, name, model),
         "reason": run.why,
         "force": run.force,
@@ -111,9 +116,9 @@ def job(run: Run, name: str | None, model: Model | None) -> dict[str, Json]:
 
 def listed(loop: Loop, limit: int = 50) -> list[dict[str, Json]]:
     """Return the newest trainings, newest first."""
-    made = {model.run: (name, model) for name, model in versions.all_of(loop) if model.run}
     runs = loop.ledger.find(Run, loop.name, newest_first=True, limit=limit)
-    return [job(run, *made.get(run.id, (None, None))) for run in runs]
+    made = {model.run: (name, model) for name, model in versions.all_of(loop) if model.run}  # read last: none is missed
+    return [job(loop, run, *made.get(run.id, (None, None))) for run in runs]
 
 
 def model_of(loop: Loop, run: Run) -> tuple[str, Model] | tuple[None, None]:
@@ -123,11 +128,11 @@ def model_of(loop: Loop, run: Run) -> tuple[str, Model] | tuple[None, None]:
     return next(((name, model) for name, model in versions.all_of(loop) if model.run == run.id), (None, None))
 
 
-def judged(model: Model) -> bool:
-    """Say whether it is known what becomes of a model: a rollout of several steps is not waited for."""
+def settled(loop: Loop, model: Model) -> bool:
+    """Say whether it is known what comes of a model: it was turned away, or has got its first share of the traffic.
+
+    More steps of a rollout are not waited for, nor is an experiment, whose end a model that has passed must wait for.
+    """
+    if model.state is ModelState.PASSED:
+        return loop.ledger.last(Experiment, loop.name, ExperimentState.RUNNING) is not None
     return model.state is not ModelState.CANDIDATE
-
-
-def taking_over(model: Model) -> bool:
-    """Say whether a model is on its way to become champion."""
-    return model.state in ON_THE_WAY

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from evergreen.core.errors import NotFound
+from evergreen.core.errors import Corrupt, EvergreenError, NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model, Run, Upload
-from evergreen.core.states import RunState, UploadState
+from evergreen.core.states import ModelState, RunState, UploadState
 from evergreen.stages import dataset, retain
 from evergreen.templates.backdoor import folder, jobs, phone, report, versions
 
@@ -29,23 +29,40 @@ _PICTURES = (".png", ".svg")
 
 
 def look(loop: Loop, url: str = "") -> None:
-    """Write what is new: each version once it is judged, the list of versions, the newest, and the state."""
+    """Write what is new: each version once it is settled, the list of versions, the newest, and the state.
+
+    A version is `done` once all of these tell of it. One that cannot be written now does not stop the others.
+    """
+    figures = state(loop, url)  # read first, written last: what it calls completed is there when it can be read
     known, told = versions.all_of(loop), loop.ledger.recall_all(_SCOPE)
+    fresh: dict[str, list[str]] = {}
+    trouble: Exception | None = None
     for name, model in known:
         if model.id not in told:
-            if jobs.judged(model):
-                files = _publish(loop, name, model)
-                loop.ledger.remember(_SCOPE, model.id, json.dumps(files))
+            if jobs.settled(loop, model):
+                try:
+                    fresh[model.id] = _publish(loop, name, model)
+                except (EvergreenError, OSError) as e:
+                    trouble = e
         elif told[model.id] != _WITHDRAWN and retain.swept(loop, model):
             _withdraw(loop, name, model)
             loop.ledger.remember(_SCOPE, model.id, _WITHDRAWN)
     listed = [{**jobs.model_info(name, m), "kept": not retain.swept(loop, m)} for name, m in reversed(known)]
     write_changed(loop, folder.VERSIONS, {"versions": listed})
-    champion = versions.champion(loop)
-    if champion is not None:
-        files = json.loads(loop.ledger.recall(_SCOPE, champion[1].id) or "[]")
-        write_changed(loop, folder.LATEST, {**jobs.model_info(*champion), "files": files})
-    write_changed(loop, folder.STATE, state(loop, url))
+    for name, model in known:
+        if model.state is ModelState.CHAMPION and (model.id in fresh or model.id in told):
+            files = fresh[model.id] if model.id in fresh else json.loads(told[model.id])
+            write_changed(loop, folder.LATEST, {**jobs.model_info(name, model), "files": files})
+    for id, files in fresh.items():
+        loop.ledger.remember(_SCOPE, id, json.dumps(files))
+    write_changed(loop, folder.STATE, figures)
+    if trouble is not None:
+        raise trouble
+
+
+def done(loop: Loop, model: Model) -> bool:
+    """Say whether everything tells of a version that should: whoever looks now finds it."""
+    return loop.ledger.recall(_SCOPE, model.id) is not None
 
 
 def state(loop: Loop, url: str = "") -> dict[str, Json]:
@@ -131,7 +148,8 @@ def _recipes_own(loop: Loop, model: Model) -> tuple[str, dict[str, bytes]]:
         place = work / "evaluation" / "report"
         text = (place / "report.md").read_text(encoding="utf-8") if (place / "report.md").is_file() else ""
         return text, {path.name: path.read_bytes() for path in place.glob("*") if path.suffix in _PICTURES}
-    except NotFound:
+    except (NotFound, Corrupt) as e:
+        log.info("the report of v%d is not to be had: %s", model.version, e)
         return "", {}
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -27,7 +27,7 @@ def summary(loop: Loop, name: str, model: Model) -> dict[str, Json]:
             "holdout_rows": data.holdout,
             "digest": data.digest,
         },
-        "run": None if run is None else jobs.job(run, name, model),
+        "run": None if run is None else jobs.job(loop, run, name, model),
         "user_models": contributions(loop, model),
         "environment": model.details.get("environment") or {},
         "latency_ms": model.details.get("latency_ms"),

@@ -11,7 +11,7 @@ from time import monotonic
 from evergreen import engine
 from evergreen.core.errors import AlreadyWaiting, NotFound
 from evergreen.core.loop import Loop
-from evergreen.core.records import Json, Run
+from evergreen.core.records import Json, Model, Run
 from evergreen.core.states import WAITING
 from evergreen.templates.backdoor import folder, jobs, wishes
 from evergreen.templates.backdoor.wishes import Wish
@@ -43,9 +43,16 @@ class Triggers:
     in the transaction that adds the training.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = monotonic, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = monotonic,
+        patience_s: float = PATIENCE_S,
+        published: Callable[[Loop, Model], bool] = lambda _loop, _model: True,
+    ) -> None:
         self._clock = clock
         self._patience_s = patience_s
+        self._published = published
         self._doubtful: dict[str, tuple[str, float]] = {}  # file -> what it held, since when
         self._turn = 0
 
@@ -102,7 +109,7 @@ class Triggers:
         """Write into a file how far its training is, where it does not say so yet."""
         if entry.settled or entry.run is None:
             return
-        answer = _answer(loop, entry.run)
+        answer = self._answer(loop, entry.run)
         if any(wish.raw.get(name) != value for name, value in answer.items()):
             loop.store.write(key, folder.encoded({**wish.raw, **answer, "updated_at": loop.now().isoformat()}))
         ended = answer["status"] in jobs.ENDED
@@ -113,7 +120,7 @@ class Triggers:
         """Write a file of our own for the first time; let one rest that somebody has deleted."""
         if entry.born is not None:
             self._follow(loop, key, Wish(entry.mark, raw=entry.born), entry)
-        elif not entry.settled and (entry.run is None or _answer(loop, entry.run)["status"] in jobs.ENDED):
+        elif not entry.settled and (entry.run is None or self._answer(loop, entry.run)["status"] in jobs.ENDED):
             _remember(loop, key, replace(entry, settled=True))
         elif entry.settled and loop.now() - datetime.fromisoformat(entry.at) > _FORGET:
             loop.ledger.remember(_scope(loop), key, None)
@@ -140,6 +147,21 @@ class Triggers:
             _remember(loop, key, Entry(wishes.read(data).mark, loop.now().isoformat(), settled=True))
             loop.ledger.note(loop.name, "trigger refused", by="backdoor", because=why, details={"file": key})
 
+    def _answer(self, loop: Loop, run_id: str) -> dict[str, Json]:
+        """Say what a file should say of its training: "completed" once what came of it can be fetched."""
+        try:
+            run = loop.ledger.get(Run, run_id)
+        except NotFound:
+            return {"status": "failed", "message": "Its training is not known any more.", "run": run_id}
+        name, model = jobs.model_of(loop, run)
+        status = jobs.status_of(loop, run, model)
+        said: dict[str, Json] = {"status": status, "message": jobs.message_of(run, name, model), "run": run_id}
+        if name is not None and model is not None and status == "completed":
+            if not self._published(loop, model):
+                return {**said, "status": "training", "message": f"{said['message']} Its files are being published."}
+            said["model_info"] = json.loads(json.dumps(jobs.model_info(name, model), default=str))
+        return said
+
 
 def _take(loop: Loop, key: str, wish: Wish) -> Entry | None:
     """Ask for the training that a file wishes; None while another one runs, which would not see the newest samples.
@@ -160,22 +182,6 @@ def _take(loop: Loop, key: str, wish: Wish) -> Entry | None:
             return taken
     except AlreadyWaiting:
         return None
-
-
-def _answer(loop: Loop, run_id: str) -> dict[str, Json]:
-    """Say what a file should say of its training."""
-    try:
-        run = loop.ledger.get(Run, run_id)
-    except NotFound:
-        return {"status": "failed", "message": "Its training is not known any more.", "run": run_id}
-    name, model = jobs.model_of(loop, run)
-    status = jobs.status_of(run)
-    if model is not None and not jobs.judged(model):
-        status = "training"
-    said: dict[str, Json] = {"status": status, "message": jobs.message_of(run, name, model), "run": run_id}
-    if name is not None and model is not None and status == "completed":
-        said["model_info"] = json.loads(json.dumps(jobs.model_info(name, model), default=str))
-    return said
 
 
 def _file_of(run: Run) -> tuple[str, dict[str, Json]]:
