@@ -19,6 +19,8 @@ class PatientOptions(IntentOptions):
     """Steps to take before the model is made."""
     log: str
     """A file to which every step adds a line."""
+    gate: str
+    """A file that says how far each machine may go."""
 
 
 class PatientIntent(Intent):
@@ -29,6 +31,6 @@ class PatientIntent(Intent):
 
     def train(self, job: Job) -> Mapping[str, Json]:
         """Go on from the newest checkpoint."""
-        steps = Stepper(StepperOptions(steps=self.options.steps, every=5, log=self.options.log))
+        steps = Stepper(StepperOptions(steps=self.options.steps, every=5, log=self.options.log, gate=self.options.gate))
         taken = steps.take(job)
         return {**super().train(job), "steps": taken}

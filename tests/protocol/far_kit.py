@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ class StepperOptions(MajorityOptions):
     """Save a checkpoint after so many."""
     log: str | None = None
     """A file to which every step adds a line: {"step", "by", "pid"}; it stands outside of the shared folder."""
+    gate: str | None = None
+    """A file written by a `Gate`: how far each machine may go; it stands outside of the shared folder, too."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How many steps each machine may take: so a machine is surely half-way when something happens to it."""
+
+    path: Path
+
+    def let(self, **steps: int) -> None:
+        """Let machines go on until they have come so far; those not named as far as they like."""
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps(steps))
+        draft.replace(self.path)
+
+    def lets(self, view: str) -> float:
+        """Return the last step that a machine may take."""
+        return float(json.loads(self.path.read_text()).get(view, "inf"))
 
 
 class Stepper(Majority):
@@ -63,6 +83,11 @@ class Stepper(Majority):
                 raise ValueError(f"checkpoint {left[0]} tells of {len(steps)} steps")
         for step in range(len(steps) + 1, self.options.steps + 1):
             time.sleep(self.options.step_s)
+            while self.options.gate and step > Gate(Path(self.options.gate)).lets(
+                os.environ.get("EVERGREEN_VIEW", "?")
+            ):
+                job.report("training", step - 1, self.options.steps, {})
+                time.sleep(0.05)
             steps.append(os.environ.get("EVERGREEN_VIEW", "?"))
             if self.options.log:
                 with Path(self.options.log).open("a") as log:

@@ -79,6 +79,8 @@ class Worker:
         self._withdrawn: set[str] = set()
         #: The job whose app has not answered yet, its keys, the mark, and how long to wait.
         self._waits_for: tuple[Job, Keys, str, float] | None = None
+        #: The same of one that took too long; what it says at last is told, should nothing else be to do by then.
+        self._unanswered: tuple[Job, Keys, str] | None = None
 
     def step(self) -> float | None:
         """Do what is due; say how many seconds may pass before the next turn, None when it is over."""
@@ -271,7 +273,7 @@ class Worker:
         self._past.add(keys.grant(ticket.mark))
         self._look_at = self._clock()
         self._offered.pop(ticket.run, None)
-        self._waits_for = None
+        self._waits_for = self._unanswered = None
         folder = self._folder(ticket)
         self._hold = Hold(
             work.job,
@@ -340,22 +342,32 @@ class Worker:
 
     def _hear_of_the_last(self) -> None:
         """See whether the app has taken the last result."""
+        if self._unanswered is not None and (answer := self._answer(*self._unanswered)):
+            self._say("ended", answer)
+            self._unanswered = None
         if self._waits_for is None:
             return
         job, keys, mark, until = self._waits_for
-        ack = protocol.read(self._store, keys.ack, Ack)
-        control = protocol.read(self._store, keys.control(mark), Control)
-        if ack is not None and ack.opening == job.opening:
-            took = "has taken the result" if ack.mark == mark else "took no notice of the result"
-            self._say("ended", f"The app {took} ({ack.state}).")
-        elif control is not None and control.what == "revoked":
-            self._say("ended", f"The app did not take the result: {control.why}.")
+        if answer := self._answer(job, keys, mark):
+            self._say("ended", answer)
         elif self._clock() > until:
             self._say("ended", "The app has not answered yet; it will find the result in the folder when it looks.")
+            self._unanswered = job, keys, mark
         else:
             self._say("waiting", "The result is in the folder; waits for the app to take it.")
             return
         self._waits_for, self._idle_since = None, self._clock()
+
+    def _answer(self, job: Job, keys: Keys, mark: str) -> str:
+        """Return what the app says of a result; empty while it says nothing."""
+        ack = protocol.read(self._store, keys.ack, Ack)
+        control = protocol.read(self._store, keys.control(mark), Control)
+        if ack is not None and ack.opening == job.opening:
+            took = "has taken the result" if ack.mark == mark else "took no notice of the result"
+            return f"The app {took} ({ack.state})."
+        if control is not None and control.what == "revoked":
+            return f"The app did not take the result: {control.why}."
+        return ""
 
     def _withdraw(self) -> None:
         """Tell everybody that no grant should come here any more."""
