@@ -23,6 +23,7 @@ from evergreen.core.errors import ConfigError
 from evergreen.http.app import build
 from evergreen.http.roster import expected
 from evergreen.http.serving import Serving
+from evergreen.http.wire import Wire
 from evergreen.logs import configure
 from evergreen.project import Project
 
@@ -82,7 +83,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 build(serving),
                 loop="uvloop" if sys.platform != "win32" else "auto",
-                http="httptools",
+                http=Wire,
                 ws="none",
                 lifespan="off",
                 log_config=None,
