@@ -9,6 +9,7 @@ from http_harness import MEMORY, PLAIN, App
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evergreen.http import auth
 from evergreen.http.origins import Origins
 
 LISTED = '[http]\ncors = ["https://viewer.example", "http://dev.example:*"]\n'
@@ -53,6 +54,33 @@ def test_who_may_call_from_a_browser(start: Callable[..., App], conf: str) -> No
 def test_the_own_pages_may(app: App) -> None:
     own = f"http://{app.http.base_url.host}:{app.http.base_url.port}"
     assert app.post(OPERATOR, {"version": 1}, headers={"origin": own}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("origin", "may"),
+    [
+        (None, True),  # not a browser
+        ("{own}", True),
+        ("https://models.example", True),  # by a proxy that keeps the name to itself
+        ("http://localhost:3000", False),
+        ("https://viewer.example", False),
+        ("http://dev.example:8080", False),
+        ("https://evil.example", False),
+        ("null", False),
+    ],
+)
+@pytest.mark.parametrize("path", [HOT, OPERATOR, "/loops/toy/train"])
+def test_only_the_own_pages_act_for_who_is_signed_in(
+    start: Callable[..., App], path: str, origin: str | None, may: bool
+) -> None:
+    app = start(MEMORY + LISTED + 'hosts = ["models.example"]\n' + PLAIN)
+    id, _ = auth.create(app.project.ledger, "ann", "admin")
+    app.serving.keys.read()
+    cookie = {"cookie": f"{app.serving.sessions.cookie}={app.serving.sessions.seal(id)}"}
+    own = f"http://{app.http.base_url.host}:{app.http.base_url.port}"
+    named = {"origin": origin.format(own=own)} if origin else {}
+    said = app.post(path, {"version": 1}, headers=cookie | named)
+    assert (said.status_code == 403 and "signed in here" in said.text) == (not may), said.text
 
 
 def test_a_page_from_elsewhere_that_hides_its_origin_may_not(app: App) -> None:

@@ -34,6 +34,7 @@ class Origins:
     def __init__(self, cors: tuple[str, ...], hosts: tuple[str, ...]) -> None:
         self._everyone = "*" in cors
         self._listed = [_pattern(origin) for origin in cors if origin != "*"]
+        self._own = frozenset(name.lower() for name in hosts)
         self._names = frozenset(name.lower() for name in (*_LOCAL_NAMES, *hosts))
         self._good_hosts: dict[bytes | None, bool] = {}
         self._trusted: dict[bytes, bool] = {}
@@ -72,6 +73,20 @@ class Origins:
                 f"pages from {origin.decode('latin-1')!r} may not do this",
                 field="Origin",
                 hint="Add the origin to `cors` in the [http] table of evergreen.toml.",
+            )
+
+    def check_own(self, origin: bytes, host: bytes | None) -> None:
+        """Refuse a change that somebody else's page asks for with the cookie of a person who is signed in here.
+
+        Browsers send cookies to every port of a machine, and from pages of neighbouring names.
+        """
+        netloc = origin.partition(b"://")[2].lower()
+        if not netloc or (netloc != (host or b"").lower() and _bare(netloc) not in self._own):
+            raise Refused(
+                f"pages from {origin.decode('latin-1')!r} may not act for who is signed in here",
+                field="Origin",
+                hint="Send a key. If this is the server's own address, let the proxy in front pass the Host header on, "
+                "or add the name to `hosts` in the [http] table of evergreen.toml.",
             )
 
     def cors(self, origin: bytes | None, *, open: bool) -> Head:

@@ -88,7 +88,10 @@ class Serving:
         self.happened = History()
         #: What this process has counted, and its companions on the same port.
         self.figures = Figures(
-            {name: desk.meter for name, desk in self.desks.items()}, project.state / FOLDER if id else None, id or ""
+            {name: desk.meter for name, desk in self.desks.items()},
+            self.intake,
+            project.state / FOLDER if id else None,
+            id or "",
         )
         #: Keeps this process in step with others that serve the same ledger.
         self.follower = Follower(
@@ -241,7 +244,9 @@ class Serving:
                 )
         if changes:
             origin = headers.get(b"origin")
-            if origin is not None:
+            if origin is not None and caller.via == "session":
+                self.origins.check_own(origin, headers.get(b"host"))
+            elif origin is not None:
                 self.origins.check_origin(origin, headers.get(b"host"), open=open)
             elif headers.get(b"sec-fetch-site") == b"cross-site":
                 raise Refused("pages from elsewhere may not do this", field="Sec-Fetch-Site")
