@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -277,7 +279,7 @@ class Pages:
     def _page(
         self, request: Request, template: str, *, error: EvergreenError | Trouble | None = None, **shown: Any
     ) -> Response:
-        said = "" if error else words.cut(request.query_params.get("said", ""), 200)
+        said = "" if error else self._said(request)
         again = advice(error).get("Retry-After") if isinstance(error, EvergreenError) else None
         head = _HTML | ({"retry-after": again} if again else {})
         shown |= {"error": error, "said": said, "root": _root(request), "visitor": self._visitor(request)}
@@ -302,7 +304,18 @@ class Pages:
         return response
 
     def _back(self, request: Request, path: str, said: str) -> Response:
-        return RedirectResponse(f"{_root(request)}{path}?{urlencode({'said': said})}", 303)
+        mark = self._mark(request, said)
+        return RedirectResponse(f"{_root(request)}{path}?{urlencode({'said': said, 'mark': mark})}", 303)
+
+    def _said(self, request: Request) -> str:
+        """Return what a form of this session has led to; of a link that somebody else made, nothing."""
+        said = request.query_params.get("said", "")
+        given = request.query_params.get("mark", "").encode()
+        genuine = said and compare_digest(self._mark(request, said).encode(), given)
+        return words.cut(said, 200) if genuine else ""
+
+    def _mark(self, request: Request, said: str) -> str:
+        return blake2b(said.encode(), key=self.serving.csrf(request).encode()[:64], digest_size=12).hexdigest()
 
 
 def local(path: str) -> str:

@@ -115,6 +115,7 @@ if (source) {
 const address = new URL(location.href);
 if (address.searchParams.has("said")) {
   address.searchParams.delete("said");
+  address.searchParams.delete("mark");
   history.replaceState(null, "", address);
 }
 
