@@ -94,7 +94,15 @@ def test_a_part_that_is_worse_turns_away_and_the_report_says_which(open_loop: Ca
     assert set(second["figures"]["calibration"]) == {"candidate", "champion"}
     said = markdown(loop.ledger.find(Model, "l")[-1])
     assert said.startswith("# l v2: turned away")
-    assert "| device: watch | 80 | 0 | 1 | -1.0000 | " in said
+    assert "| device: watch | 80 | 0.0000 | 1.0000 | -1.0000 | " in said
+
+
+def test_where_nothing_is_decided_the_report_says_what_can_be_done(open_loop: Callable[..., Loop]) -> None:
+    loop = two_devices(open_loop, "margin = 0.001")
+    train(loop, answer="a")
+    assert train(loop, answer="a")["outcome"] == "inconclusive"
+    said = markdown(loop.ledger.find(Model, "l")[-1])
+    assert "The champion stays. More held-out rows can decide it; or you do: `evergreen promote l 2 --force" in said
 
 
 def test_without_the_setting_no_origin_is_laid_down(open_loop: Callable[..., Loop], tmp_path: Path) -> None:

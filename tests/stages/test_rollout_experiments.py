@@ -129,6 +129,9 @@ def test_a_worse_arm_is_out_while_the_others_go_on(loop: Loop) -> None:
     answers = [live.answer({}, f"user-{i}") for i in range(500)]
     assert {a.output for a in answers} == {"v1", "v3"}
     assert {a.exposed and a.exposed[1] for a in answers} == {"v1", "v3", None}
+    worse = "37.5 % of 400 judged answers right, the champion's 60.0 % of 400: worse"
+    assert f"v2 is out of the experiment: {worse}" in events(loop)
+    assert f"\n- v2 is out: {worse}\n" in rollout.report(loop)["markdown"]
     live.close()
     before = len(events(loop))
     rollout.advance(loop)

@@ -119,17 +119,20 @@ def rollback(
     config: ConfigOption = Path("evergreen.toml"),
     as_json: JsonOption = False,
 ) -> None:
-    """Take the latest step back: a challenger, or else the champion."""
+    """Take the latest step back: an experiment, a challenger, or else the champion."""
     from evergreen import engine
+    from evergreen.core.records import Experiment
+    from evergreen.core.states import ExperimentState
 
     with opened(config) as project:
         one = pick(project, loop)
+        open_before = one.ledger.last(Experiment, one.name, ExperimentState.RUNNING, ExperimentState.FROZEN)
         model = engine.rollback(one, by=who(), why=reason)
         until_served(project, one)
     if as_json:
         terminal.put_json(_plain(model))
     else:
-        print(f"v{model.version} answers for {one.name}.")
+        print(("The experiment has ended. " if open_before else "") + f"v{model.version} answers for {one.name}.")
 
 
 def evaluate(

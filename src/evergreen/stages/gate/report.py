@@ -31,6 +31,7 @@ def markdown(model: Model, pictures: Mapping[str, str] | None = None) -> str:
     parts = [
         f"{head}: {OUTCOMES.get(str(verdict.get('outcome')), 'judged')}",
         f"**{capital(reason(verdict))}.**",
+        _undecided(model, str(verdict.get("outcome"))),
         _asked(figures),
         _metrics(figures, shown.get("differences", "")),
         _parts(figures, shown.get("parts", "")),
@@ -69,6 +70,15 @@ def looked(figures: Mapping[str, Any]) -> str:
     return f"{before} earlier {one} judged on mostly these rows."
 
 
+def _undecided(model: Model, outcome: str) -> str:
+    """Say what follows where nothing was decided, and what can be done."""
+    if outcome not in ("inconclusive", "not_comparable"):
+        return ""
+    own = f'`evergreen promote {model.loop} {model.version} --force --reason "…"`'
+    wanted = "More held-out rows can decide it" if outcome == "inconclusive" else "The next training is measured anew"
+    return f"The champion stays. {wanted}; or you do: {own}."
+
+
 def _asked(figures: Mapping[str, Any]) -> str:
     said = [f"It was to be {asked}." if figures.get("rival") and (asked := rule(figures)) else ""]
     said.append(str(figures.get("power") or ""))
@@ -91,11 +101,11 @@ def _metrics(figures: Mapping[str, Any], picture: str) -> str:
         rows.append(
             [
                 f"{one['name']}{decides}{less}",
-                f"{one['candidate']:.4g}",
-                "–" if one["champion"] is None else f"{one['champion']:.4g}",
+                _figure(one["candidate"]),
+                _figure(one["champion"]),
                 "–" if one["difference"] is None else f"{one['difference']:+.4f}",
                 "–" if one["low"] is None else f"{one['low']:+.4f} to {one['high']:+.4f}",
-                "–" if one["mcnemar_p"] is None else f"{one['mcnemar_p']:.3g}",
+                _chance(one["mcnemar_p"]),
             ]
         )
     head = ["metric", "candidate", "champion", "better by", "interval", "McNemar p"]
@@ -112,10 +122,10 @@ def _parts(figures: Mapping[str, Any], picture: str) -> str:
         [
             f"{one['slice']}: {one['value']}",
             f"{one['n']:,}",
-            f"{one['candidate']:.4g}",
-            f"{one['champion']:.4g}",
+            _figure(one["candidate"]),
+            _figure(one["champion"]),
             f"{one['difference']:+.4f}",
-            "–" if one["p"] is None else f"{one['p']:.3g}",
+            _chance(one["p"]),
             "certainly worse" if one["harmed"] else "" if one["judged"] else "too few to judge",
         ]
         for one in found
@@ -163,6 +173,15 @@ def _limits(figures: Mapping[str, Any]) -> str:
     if (mega := figures.get("size_mb")) is not None:
         rows.append(f"- the artifact has {mega:.3g} MB")
     return "## Limits\n\n" + "\n".join(rows) if rows else ""
+
+
+def _figure(value: float | None) -> str:
+    """Write a score; those of a column alike."""
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.6g}"
+
+
+def _chance(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3g}" if p >= 1e-6 else "< 1e-6"
 
 
 def _shown(name: str, picture: str) -> list[str]:

@@ -189,7 +189,7 @@ def _harm(part: slices.Part) -> tuple[bool, bool, float]:
 
 
 def _told(part: slices.Part, harmed: int, rules: GateConfig) -> str:
-    more = f", and on {harmed - 1} more parts" if harmed > 1 else ""
+    more = f", and on {harmed - 1} more part{'s' if harmed > 2 else ''}" if harmed > 1 else ""
     return (
         f"worse by more than {rules.slice_margin:g} where {part.slice} is {part.value} "
         f"({part.candidate:.3f} against {part.champion:.3f} on {part.n} rows){more}"

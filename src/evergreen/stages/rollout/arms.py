@@ -12,7 +12,7 @@ from evergreen.core.config import RolloutConfig
 from evergreen.core.ports import Tally
 from evergreen.core.records import Arm, Experiment, Json
 from evergreen.stages.rollout import ratio
-from evergreen.stages.rollout.confidence import Sums, difference, lower, sums, upper
+from evergreen.stages.rollout.confidence import Sums, difference, lower, sums, told, upper
 from evergreen.stages.rollout.steps import unfit
 
 Call = Literal["champion", "open", "better", "worse", "out"]
@@ -94,7 +94,7 @@ def _arm(
     found = difference([(theirs, ours)])
     alpha = x.alpha / (2 * k)
     low, high = lower(found, alpha), upper(found, alpha)
-    about = f"v{arm.version}: {_said(x, ours, theirs)}"
+    about = f"v{arm.version}: {told(x.metric, ours, theirs)}"
     ends = (None if low == -inf else low, None if high == inf else high, found.estimate if found.size else None)
     if arm.out:
         return _estimate(arm, tally, ours, exposed, "out", f"v{arm.version} is out: {arm.out}", ends)
@@ -132,13 +132,6 @@ def _estimate(
     )
 
 
-def _said(x: Experiment, ours: Sums, theirs: Sums) -> str:
-    if x.metric == "accuracy":
-        mine = f"{100 * ours.mean:.1f} % of {ours.n:.0f} judged answers right"
-        return f"{mine}, the champion's {100 * theirs.mean:.1f} % of {theirs.n:.0f}"
-    return f"a mean of {ours.mean:.4g} over {ours.n:.0f} outcomes, the champion's {theirs.mean:.4g} over {theirs.n:.0f}"
-
-
 def _ratio(arms: Sequence[Estimate]) -> float:
     """Bound the probability of the exposures. Arms that are out are left out: their units are counted no more."""
     left = [a for a in arms if a.call != "out"]
@@ -157,9 +150,12 @@ def markdown(x: Experiment, standing: Mapping[str, Json]) -> str:
             return f"{100 * value:{'+' if signed else ''}.1f}" + ("" if signed else " %")
         return f"{value:{'+' if signed else ''}.4g}"
 
+    def span(low: float | None, high: float | None) -> str:
+        return "–" if low is None or high is None else f"{figure(low, True)} to {figure(high, True)}"
+
     rows = [
         f"| v{a['version']} | {100 * a['share']:.3g} % | {a['exposed']:,} | {a['n']:,} | {figure(a['mean'])} "
-        f"| {figure(a['difference'], True)} | {figure(a['low'], True)} to {figure(a['high'], True)} "
+        f"| {figure(a['difference'], True)} | {span(a['low'], a['high'])} "
         f"| {_ms(a['mean_ms'])} | {a['failed']:,} | {a['call']} |"
         for a in standing["arms"]
     ]
@@ -168,19 +164,26 @@ def markdown(x: Experiment, standing: Mapping[str, Json]) -> str:
         [
             f"# Experiment {x.id} of {x.loop}",
             "",
-            f"{x.state.value.capitalize()}. Started by {x.by}: {x.why}.",
+            f"{x.state.value.capitalize()}. Started by {x.by}: {_sentence(x.why)}",
             f"Metric: {x.metric}. Intervals hold together with {100 * (1 - x.alpha):.3g} % certainty, however often is looked.",
             "",
             f"| version | share | units exposed | outcomes | mean | difference{points} | interval | ms | failed | |",
             "|---|---|---|---|---|---|---|---|---|---|",
             *rows,
             "",
+            *(f"- {a['because']}" for a in standing["arms"] if a["call"] in ("better", "worse", "out")),
+            "",
             f"Shares as promised: {'no' if standing['chance'] < ratio.CERTAIN else 'yes'} (p ≤ {standing['chance']:.3g}).",
-            f"Decision: {standing['because']}"
-            + (f"; v{standing['winner']} is the best." if standing["winner"] else "."),
+            f"Decision: {_sentence(standing['because'])}"
+            + (f" v{standing['winner']} is the best." if standing["winner"] else ""),
             "",
         ]
     )
+
+
+def _sentence(text: str) -> str:
+    """End with a full stop, unless it ends like a sentence."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _ms(value: float | None) -> str:

@@ -70,6 +70,26 @@ def sums(tally: Tally, metric: Metric) -> Sums:
     return Sums(tally.scored, tally.score, tally.score_sq, binary=False)
 
 
+def told(metric: Metric, ours: Sums, theirs: Sums) -> str:
+    """Say what live traffic shows of a challenger, and of the champion.
+
+    >>> told("accuracy", Sums(4, 3, 3), Sums()), told("accuracy", Sums(), Sums())
+    ("75.0 % of 4 judged answers right, the champion's – of 0", 'no answer is judged yet')
+    """
+    if not ours.n and not theirs.n:
+        return "no answer is judged yet"
+    mine, its = (_mean(metric, sums) for sums in (ours, theirs))
+    if metric == "accuracy":
+        return f"{mine} of {ours.n:,.0f} judged answers right, the champion's {its} of {theirs.n:,.0f}"
+    return f"a mean of {mine} over {ours.n:,.0f} outcomes, the champion's {its} over {theirs.n:,.0f}"
+
+
+def _mean(metric: Metric, found: Sums) -> str:
+    if not found.n:
+        return "–"
+    return f"{100 * found.mean:.1f} %" if metric == "accuracy" else f"{found.mean:.4g}"
+
+
 def difference(steps: Sequence[tuple[Sums, Sums]], null: float = 0.0) -> Difference:
     """Return the difference (champion, challenger) within each step, averaged by size (Mantel and Haenszel, 1959).
 

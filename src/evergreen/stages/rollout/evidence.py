@@ -13,7 +13,7 @@ from evergreen.core.config import EvidenceConfig
 from evergreen.core.ports import Tally
 from evergreen.core.records import Json
 from evergreen.stages.rollout.betting import Hits, Wager, bet
-from evergreen.stages.rollout.confidence import Difference, Sums, difference, lower, sums
+from evergreen.stages.rollout.confidence import Difference, Sums, difference, lower, sums, told
 
 #: Part of `alpha` that is spent on exact evidence before the burn-in is over.
 EARLY = 0.1
@@ -88,7 +88,7 @@ def weigh(rules: EvidenceConfig, watch: Watch, champion: Tally, challenger: Tall
         "at_least": None if bound == -inf else bound,
         "odds_of_harm": harm,
     }
-    both = _both(rules, ours, theirs)
+    both = told(rules.metric, ours, theirs)
     if harm >= 1 / rules.harm_alpha:
         return watch, Finding("take back", f"it is worse: {both}; odds {_odds(harm)} to 1", figures)
     late = min(ours.n, theirs.n) >= rules.burn_in
@@ -97,7 +97,7 @@ def weigh(rules: EvidenceConfig, watch: Watch, champion: Tally, challenger: Tall
         return watch, Finding("promote", f"{_shown(rules)}: {both}; {sure}", figures)
     if binary and not late and watch.worth.e >= 1 / (rules.alpha * EARLY):
         return watch, Finding("promote", f"{_shown(rules)}: {both}; odds {_odds(watch.worth.e)} to 1", figures)
-    return watch, Finding("wait", both if ours.n or theirs.n else "no answer is judged yet", figures)
+    return watch, Finding("wait", both, figures)
 
 
 def _part(rules: EvidenceConfig, before: Tally, after: Tally) -> Sums:
@@ -128,13 +128,6 @@ def _shown(rules: EvidenceConfig) -> str:
     if rules.prove == "superiority":
         return "it is better" + (f" by more than {_size(rules, rules.margin)}" if rules.margin else "")
     return f"it is not worse by more than {_size(rules, rules.margin)}"
-
-
-def _both(rules: EvidenceConfig, ours: Sums, theirs: Sums) -> str:
-    if rules.metric == "accuracy":
-        mine = f"{100 * ours.mean:.1f} % of {ours.n:.0f} judged answers right"
-        return f"{mine}, the champion's {100 * theirs.mean:.1f} % of {theirs.n:.0f}"
-    return f"a mean of {ours.mean:.4g} over {ours.n:.0f} outcomes, the champion's {theirs.mean:.4g} over {theirs.n:.0f}"
 
 
 def _size(rules: EvidenceConfig, much: float) -> str:

@@ -147,13 +147,14 @@ def look(loop: Loop) -> tuple[Experiment | None, Standing | None]:
         return _close(loop, found, standing, ExperimentState.FROZEN), standing
     if standing.do == "end":
         return _close(loop, found, standing, ExperimentState.ENDED), standing
-    worse = {a.version: a.because for a in standing.arms if a.call == "worse"}
+    worse = {a.version: a.because.removeprefix(f"v{a.version}: ") for a in standing.arms if a.call == "worse"}
     if worse:
         arms = [asdict(replace(arm, out=arm.out or worse.get(arm.version, ""))) for arm in found.parties]
         with loop.ledger.together():
             found = loop.ledger.update(found, arms=arms)
             for version, because in worse.items():
-                loop.ledger.note(loop.name, "arm out", by="rollout", because=because, details={"version": version})
+                said = f"v{version} is out of the experiment: {because}"
+                loop.ledger.note(loop.name, "arm out", by="rollout", because=said, details={"version": version})
     return found, standing
 
 
