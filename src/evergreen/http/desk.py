@@ -15,7 +15,7 @@ from evergreen.core.errors import EvergreenError, Overloaded, PredictionFailed, 
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Json, Model, Sample
-from evergreen.http.metrics import Meter
+from evergreen.http.figures import Meter
 from evergreen.http.recent import Recent
 from evergreen.stages.collect import Given, Intake, alike, correction
 from evergreen.stages.serve import Answer, Live

@@ -1,26 +1,27 @@
-"""Figures for Prometheus: plain integers that the hot path adds to, dressed up when somebody asks."""
+"""Figures for Prometheus: what the processes have counted and the ledger holds, dressed up when somebody asks."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import evergreen
 from evergreen import outbox
+from evergreen.core.ports import Ledger
 from evergreen.core.records import KINDS, Dataset, Event, Model, Run
 from evergreen.core.states import IN_SERVICE, OPEN_RUNS, ModelState, RunState
+from evergreen.http.figures import BOUNDS, Counts, total
 
 if TYPE_CHECKING:
     from evergreen.http.desk import Desk
     from evergreen.http.serving import Serving
 
-#: Upper bounds of the latency buckets, in seconds.
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 #: name -> kind, labels, what it means. `docs/howto/watch.md` lists them.
 FAMILIES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "evergreen_build": ("info", (), "The version of Evergreen."),
@@ -41,7 +42,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "evergreen_run_progress": ("gauge", ("loop",), "Share of the training under way that is done."),
     "evergreen_last_run_timestamp_seconds": ("gauge", ("loop", "state"), "When the newest training ended, and how."),
     "evergreen_gate_verdict": ("gauge", ("loop", "version", "outcome"), "1 for the verdict on the newest model."),
-    "evergreen_events": ("counter", ("loop", "kind"), "Lines of history written since this process began."),
+    "evergreen_events": ("counter", ("loop", "kind"), "Lines of history written since the server began."),
     "evergreen_alarm": ("gauge", ("loop",), "1 while the champion's answers fail more often than allowed."),
     "evergreen_drift": ("gauge", ("loop", "of"), "How far live traffic is from the data learnt from, where observed."),
     "evergreen_variant_answered": ("counter", ("loop", "version", "variant"), "Answers, shadows' included."),
@@ -58,30 +59,12 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "evergreen_outbox_oldest_timestamp_seconds": ("gauge", ("subscriber",), "When the first of them happened."),
     "evergreen_outbox_tries": ("gauge", ("subscriber",), "Tries in vain to tell the next event."),
     "evergreen_outbox_told": ("counter", ("subscriber",), "Messages that were taken."),
-    "evergreen_outbox_given_up": ("counter", ("subscriber",), "Events left out by this process."),
+    "evergreen_outbox_given_up": ("counter", ("subscriber",), "Events left out."),
 }
 
 
-class Meter:
-    """What one loop's requests cost and how they ended. Written by the event loop's thread only."""
-
-    __slots__ = ("answers", "buckets", "dropped", "requests", "seconds")
-
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()  #: (operation, status) -> how many
-        self.answers: Counter[tuple[int, str]] = Counter()  #: (version, variant) -> how many
-        self.buckets = [0] * (len(BOUNDS) + 1)
-        self.seconds = 0.0
-        self.dropped = 0  #: predictions that could not be written down
-
-    def took(self, seconds: float) -> None:
-        """Count how long a prediction took."""
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds += seconds
-
-
 class History:
-    """Counts the lines of history by kind, each once, from when the server began."""
+    """Counts the lines of history by kind, each once, from when the server began: the same in each of its processes."""
 
     def __init__(self) -> None:
         self._after: int | None = None
@@ -91,28 +74,58 @@ class History:
         """Count what is new (blocking)."""
         ledger = serving.project.ledger
         if self._after is None:
-            newest = ledger.find(Event, None, newest_first=True, limit=1)
-            self._after = newest[0].seq if newest else 0
+            began = serving.figures.began
+            self._after = newest(ledger) if began is None else began
         while found := ledger.find(Event, None, after=self._after, limit=1000):
             self.counted.update((event.loop, event.kind) for event in found)
             self._after = found[-1].seq
 
 
+def newest(ledger: Ledger) -> int:
+    """Return the number of the newest line of history."""
+    found = ledger.find(Event, None, newest_first=True, limit=1)
+    return found[0].seq if found else 0
+
+
 def render(serving: Serving) -> bytes:
     """Write all figures in Prometheus's text format (blocking: it reads the ledger)."""
-    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+    from prometheus_client import CollectorRegistry, generate_latest
 
+    counts = serving.figures.all()
     registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)
-    registry.register(_Collector(serving))
+    registry.register(_Processes([one.pid for one in counts]))
+    registry.register(_Collector(serving, counts))
     return bytes(generate_latest(registry))
+
+
+class _Processes:
+    """The system's figures of processes, summed up; of those that live."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Any]:
+        """Yield Prometheus's own families."""
+        from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            theirs = ProcessCollector(registry=CollectorRegistry(), pid=partial(str, pid)).collect()
+            for family in theirs:
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    one, more = known.samples[0], family.samples[0].value
+                    value = min(one.value, more) if "start_time" in one.name else one.value + more
+                    known.samples[0] = one._replace(value=value)
+        yield from families.values()
 
 
 class _Collector:
     """Makes Prometheus's families of what the server has counted and the ledger holds."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, counts: list[Counts]) -> None:
         self._serving = serving
+        self._counts = counts
         self._made: dict[str, Any] = {}
 
     def collect(self) -> Iterator[Any]:
@@ -129,7 +142,7 @@ class _Collector:
         self._made = {name: kinds[kind](name, help, labels=labels) for name, (kind, labels, help) in FAMILIES.items()}
         self._server()
         for name, desk in self._serving.desks.items():
-            self._traffic(name, desk)
+            self._traffic(name)
             self._models(name, desk)
             self._data(name, desk)
             self._trainings(name, desk)
@@ -144,19 +157,20 @@ class _Collector:
     def _server(self) -> None:
         serving = self._serving
         self._made["evergreen_build"].add_metric((), {"version": evergreen.__version__})
-        self._put("evergreen_intake_waiting", (), serving.intake.waiting)
-        commits, seconds = serving.intake.commits, serving.intake.seconds
+        self._put("evergreen_intake_waiting", (), sum(one.waiting for one in self._counts if _lives(one.pid)))
+        commits = sum(one.commits for one in self._counts)
+        seconds = sum(one.commit_seconds for one in self._counts)
         self._made["evergreen_ledger_commit_seconds"].add_metric((), commits, seconds)
         began = time.perf_counter()
         serving.project.ledger.revision()
         self._put("evergreen_ledger_read_seconds", (), time.perf_counter() - began)
         serving.happened.read(serving)
 
-    def _traffic(self, name: str, desk: Desk) -> None:
-        meter = desk.meter
-        for (operation, status), n in list(meter.requests.items()):
+    def _traffic(self, name: str) -> None:
+        meter = total(self._counts, name)
+        for (operation, status), n in meter.requests.items():
             self._put("evergreen_requests", (name, operation, status), n)
-        for (version, variant), n in list(meter.answers.items()):
+        for (version, variant), n in meter.answers.items():
             self._put("evergreen_answers", (name, version, variant), n)
         self._made["evergreen_predict_seconds"].add_metric((name,), _cumulative(meter.buckets), meter.seconds)
         self._put("evergreen_unlogged", (name,), meter.dropped)
@@ -229,8 +243,18 @@ class _Collector:
             self._put("evergreen_outbox_oldest_timestamp_seconds", labels, _seconds(standing.oldest))
             self._put("evergreen_outbox_tries", labels, standing.place.tries)
             self._put("evergreen_outbox_told", labels, standing.place.told)
-            postman = self._serving.outbox.postmen[standing.name]
-            self._put("evergreen_outbox_given_up", labels, postman.given_up)
+            given_up = sum(one.given_up.get(standing.name, 0) for one in self._counts)
+            self._put("evergreen_outbox_given_up", labels, given_up)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _seconds(at: datetime | None) -> float | None:

@@ -19,6 +19,7 @@ import msgspec
 
 from evergreen.core.errors import Unavailable
 from evergreen.http.figures import FOLDER, cleared
+from evergreen.http.metrics import newest
 from evergreen.http.process import GRACE, Job
 from evergreen.http.roster import expect, strike
 from evergreen.project import Ids, Project
@@ -100,7 +101,7 @@ class Parent:
     def run(self, socks: Sequence[socket.socket], processes: int, ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT. Raises `Unavailable` when a process ends before all have begun to answer."""
         children = [Child(n + 1, socks[n % len(socks)]) for n in range(processes)]
-        cleared(self._figures)
+        cleared(self._figures, newest(self._ledger))
         life, held = os.pipe()
         self._job.life = life
         with self._signals():

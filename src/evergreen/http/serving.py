@@ -90,6 +90,7 @@ class Serving:
         self.figures = Figures(
             {name: desk.meter for name, desk in self.desks.items()},
             self.intake,
+            self.outbox,
             project.state / FOLDER if id else None,
             id or "",
         )
