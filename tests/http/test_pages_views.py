@@ -235,7 +235,7 @@ def test_a_report_becomes_tables_and_what_is_not_understood_is_left_out() -> Non
 def test_odd_reports_do_no_harm(odd: dict[str, Any]) -> None:
     seen = reports.view(odd, "as it was written")
     assert [*seen.per_class, *seen.matrix, *seen.importance] == []
-    assert seen.text == "as it was written"
+    assert seen.text == "<p>as it was written</p>"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from evergreen.core.errors import Corrupt, NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.records import Json, Model
-from evergreen.http.pages import charts, words
+from evergreen.http.pages import charts, prose, words
 
 #: A larger report is not shown.
 MAX_BYTES = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ class Report:
     matrix: Sequence[tuple[str, Sequence[Cell]]] = ()
     importance: Sequence[tuple[str, str, Markup]] = ()
     facts: Sequence[tuple[str, str]] = ()
-    text: str = ""  #: the report for people as it was written, where there are no figures
+    text: Markup | None = None  #: the report for people, where there are no figures
     trouble: str = ""  #: why there is none
 
     @property
@@ -98,7 +98,9 @@ def view(figures: Mapping[str, Json], text: str = "") -> Report:
     importance = _importance(figures.get("importance") or figures.get("feature_importance"))
     facts = [(words.metric(k).capitalize(), words.plain(v)) for k, v in _flat(figures) if len(str(v)) <= 200]
     figured = bool(classes or matrix or importance)
-    return Report(columns, classes, labels, matrix, importance, facts, "" if figured else text.strip())
+    return Report(
+        columns, classes, labels, matrix, importance, facts, None if figured or not text.strip() else prose.html(text)
+    )
 
 
 def _flat(figures: Mapping[str, Json]) -> Iterator[tuple[str, str | float]]:
