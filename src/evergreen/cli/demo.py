@@ -27,8 +27,8 @@ from evergreen.core.errors import EvergreenError, Unavailable
 
 LOOP = "parima"
 LOG = "data/training_logs/parima_decisions_log.csv"
-#: Longest wait for one chapter; the whole takes about two minutes on two cores.
-PATIENCE_S = 120.0
+#: Longest time in which nothing moves; the whole takes about two minutes on two cores, longer on a busy machine.
+PATIENCE_S = 300.0
 
 
 class Story:
@@ -40,7 +40,7 @@ class Story:
         self.viewers = import_module("evergreen.templates.parima.viewers")
         self.people = self.viewers.Viewers(seed=7)
         self.url = ""
-        self.http = httpx.Client(timeout=30)
+        self.http = httpx.Client(timeout=PATIENCE_S)
         self.load: Load | None = None
 
     def get(self, path: str) -> Any:
@@ -61,16 +61,22 @@ class Story:
 
     def decide(self, n: int, **kind: bool) -> None:
         """Let the viewers make decisions and write them to their log, as they always did."""
-        self.viewers.append(self.home / LOG, self.people.decisions(n, **kind))
+        draft, log = self.home / "decisions.csv", self.home / LOG
+        self.viewers.append(draft, self.people.decisions(n, **kind))
+        header, _, rows = draft.read_bytes().partition(b"\n")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab", buffering=0) as file:  # at once: a training begins with all of them or with none
+            file.write(rows if file.tell() else header + b"\n" + rows)
+        draft.unlink()
         self.console.print(f"  {n} decisions appended to {LOG}", style="dim")
 
     def wait(self, what: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Show how far the loop is until `done` says so of its models and status."""
+        """Show how far the loop is until `done` says so of its models and status. Raises `Unavailable` when nothing moves."""
         columns = (SpinnerColumn(), TextColumn("  {task.description}"), BarColumn(24), TimeElapsedColumn())
-        begin = monotonic()
+        seen, since = "", monotonic()
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=None)
-            while monotonic() - begin < PATIENCE_S:
+            while monotonic() - since < PATIENCE_S:
                 now = self.get(f"/api/{LOOP}/status")
                 models = self.get(f"/api/{LOOP}/models")["models"]
                 now["models"] = {m["version"]: m for m in models}
@@ -83,8 +89,18 @@ class Story:
                 )
                 if done(now):
                     return dict(now)
+                if seen != (seen := _position(now)):
+                    since = monotonic()
                 sleep(0.3)
-        raise Unavailable(f"{what}: it has not come to that after {PATIENCE_S:.0f} s", hint=f"Look into {self.home}")
+        raise Unavailable(f"{what}: nothing has moved for {PATIENCE_S:.0f} s", hint=f"Look into {self.home}")
+
+    def ask(self, question: Any) -> None:
+        """Ask for a decision until there is a first one: a model is champion a moment before it is loaded."""
+        begin = monotonic()
+        while (answer := self.http.post(f"{self.url}/api/{LOOP}/predict", json=question)).status_code != 200:
+            if monotonic() - begin > PATIENCE_S:
+                raise Unavailable(f"the first model does not answer: {answer.text}", hint=f"Look into {self.home}")
+            sleep(0.1)
 
 
 def run(*, folder: Path | None = None, stay: bool | None = None) -> None:
@@ -113,7 +129,9 @@ def _tell(story: Story) -> None:
     story.say("1  A first model.", "Viewers log their decisions; once there are 1,200 a model is trained.")
     story.decide(1600)
     story.wait("first model", lambda now: _state(now, 1) == "champion")
-    story.load = Load(story.url, f"/api/{LOOP}/predict", list(story.people.questions(400)), per_second=120)
+    questions = list(story.people.questions(400))
+    story.ask(questions[0])
+    story.load = Load(story.url, f"/api/{LOOP}/predict", questions, per_second=120)
     story.load.start()
     story.console.print("  v1 is champion. From here on 120 requests a second are asked, and every one is counted.")
 
@@ -121,7 +139,9 @@ def _tell(story: Story) -> None:
     story.decide(2400, drift=True)
     story.wait("second model", lambda now: _state(now, 2) not in ("", "candidate"))
     _verdict(story, 2)
-    story.wait("rollout of v2", lambda now: _state(now, 2) in ("champion", "rejected", "rolled_back"))
+    ended = story.wait("rollout of v2", lambda now: _state(now, 2) in ("champion", "rejected", "rolled_back"))
+    if (state := _state(ended, 2)) != "champion":
+        raise EvergreenError(f"v2 was to become champion and is {state}", hint=f"Look into {story.home}")
     story.console.print("  v2 went from shadow over 10 % and 50 % to champion, under load.")
 
     story.say("3  A poisoned batch.", "A broken client logs wrong decisions, and no frame rate to vouch for them.")
@@ -208,7 +228,7 @@ def _server(story: Story) -> Iterator[None]:
 
 def _address(home: Path, server: subprocess.Popen[bytes]) -> str:
     begin = monotonic()
-    while monotonic() - begin < 30 and server.poll() is None:
+    while monotonic() - begin < PATIENCE_S and server.poll() is None:
         try:
             return str(json.loads((home / ".evergreen/server.json").read_text())["url"])
         except (OSError, ValueError):
@@ -219,6 +239,12 @@ def _address(home: Path, server: subprocess.Popen[bytes]) -> str:
 
 def _state(now: dict[str, Any], version: int) -> str:
     return str(now["models"].get(version, {}).get("state", ""))
+
+
+def _position(now: dict[str, Any]) -> str:
+    """Say how far everything is, so that it can be told whether anything moves."""
+    states = {version: model["state"] for version, model in now["models"].items()}
+    return json.dumps([now["run"], now.get("rollout"), now["samples"]["collected"], states], default=str)
 
 
 def _describe(what: str, now: dict[str, Any]) -> str:

@@ -12,6 +12,9 @@ from time import monotonic, perf_counter, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
+#: A request that is not answered after so long has failed.
+_PATIENCE_S = 60.0
+
 
 class Load:
     """Asks over kept-alive connections at a steady rate until stopped. Nothing is retried: a failure counts."""
@@ -68,7 +71,7 @@ class Load:
             begin = perf_counter()
             status, version = 0, ""
             try:
-                connection = connection or http.client.HTTPConnection(self._host, timeout=10)
+                connection = connection or http.client.HTTPConnection(self._host, timeout=_PATIENCE_S)
                 connection.request("POST", self._path, body, {"content-type": "application/json"})
                 response = connection.getresponse()
                 answer = json.loads(response.read())
