@@ -2,75 +2,75 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-_STYLE = """
-:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .3rem; overflow-wrap: anywhere; }
-h2 b { display: inline-block; min-width: 3.5rem; }
-pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: collapse; width: 100%; }
-td { border-top: 1px solid var(--line); padding: .25rem .8rem .25rem 0; vertical-align: top; }
-summary { cursor: pointer; }
-"""
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-#: Allows this page its own style sheet and nothing else.
-POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+#: Allows this page our style sheets and nothing else.
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """Return the whole page."""
+def page(document: Mapping[str, Any], static: Mapping[str, str], root: str = "") -> str:
+    """Return the whole page; `static` names the files it is dressed with, `root` is where the server is mounted."""
     info = document["info"]
     schemas = document["components"]["schemas"]
+    sheets = "".join(f'<link rel=stylesheet href="{root}{static[name]}">' for name in ("evergreen.css", "charts.css"))
+    logo = f"{root}{static['logo.svg']}"
+    found = [(m, path, op) for path, methods in document["paths"].items() for m, op in methods.items()]
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width, initial-scale=1'>",
-        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>",
-        f"<main><h1>{escape(info['title'])} API</h1><p>{escape(info['description'])} Version {escape(info['version'])}. ",
-        "For programs: <a href=/openapi.json>openapi.json</a>.</p>",
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content="light dark">',
+        '<meta name=viewport content="width=device-width, initial-scale=1">',
+        f'<title>{escape(info["title"])} API</title><link rel=icon href="{logo}" type="image/svg+xml">{sheets}',
+        f'<body><a class=skip href="#main">Skip to the content</a><header class=top><div class=wrap><a class=brand href="{root}/">',
+        f'<img src="{logo}" width=32 height=32 alt=""> {escape(info["title"])}</a></div></header>',
+        f"<main id=main class='wrap docs' tabindex=-1><h1>{escape(info['title'])} API</h1><p>{escape(info['description'])} ",
+        f'Version {escape(info["version"])}. For programs: <a href="{root}/openapi.json">openapi.json</a>.</p>',
         "<p>Keys go into the header <code>Authorization: Bearer KEY</code> or <code>X-API-Key: KEY</code>.</p>",
+        "<section class=card aria-labelledby=calls><h2 id=calls>Calls</h2>",
+        *(part for method, path, operation in found for part in _operation(method, path, operation)),
+        "</section><section class=card aria-labelledby=shapes><h2 id=shapes>Shapes</h2>",
     ]
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            parts += _operation(method, path, operation)
-    parts.append("<h1>Shapes</h1>")
     for name, schema in schemas.items():
-        parts.append(f"<details id='{escape(name)}'><summary>{escape(name)}</summary>{_json(schema)}</details>")
-    return "".join([*parts, "</main></html>"])
+        parts.append(
+            f"<details><summary>{escape(name)}</summary><div id='{escape(name)}'>{_json(schema)}</div></details>"
+        )
+    return "".join([*parts, "</section></main></html>"])
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
-    yield f"<section><h2><b>{escape(method.upper())}</b> <code>{escape(path)}</code></h2><p>{escape(operation['summary'])}"
-    if "x-role" in operation:
-        yield f" Role: <i>{escape(operation['x-role'])}</i> or above."
-    yield "</p>"
+    role = operation.get("x-role")
+    yield f"<details class=call><summary><span class=way><b>{escape(method.upper())}</b> <code>{escape(path)}</code></span>"
+    yield f" <span class=badge>{escape(role)} or above</span>" if role else " <span class=badge>everybody</span>"
+    first, dot, more = operation["summary"].partition(". ")
+    yield f" <span class='meta first'>{escape(first + dot.strip())}</span></summary>"
+    yield f"<p>{escape(more)}</p>" if more else ""
     query = [p for p in operation["parameters"] if p["in"] == "query"]
     if query:
-        rows = ((p["name"], p.get("description", "")) for p in query)
-        yield _table((f"?{name}", text) for name, text in rows)
+        yield "<h3>After the question mark</h3>"
+        yield _table((f"?{p['name']}", escape(p.get("description", ""))) for p in query)
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         example = content.get("example")
-        yield f"<p>{escape(media)}{_shapes(content['schema'])}</p>"
+        yield f"<h3>Send</h3><p>{escape(media)}{_shapes(content['schema'])}</p>"
         if example is not None:
             yield f"<pre>{escape(example)}</pre>" if isinstance(example, str) else _json(example)
+    yield "<h3>Answers</h3>"
     yield _table(
         (
             status,
-            escape(answer["description"]) + "".join(_shapes(c["schema"]) for c in answer.get("content", {}).values()),
+            ("Done." if status.startswith("2") else escape(answer["description"]))
+            + "".join(_shapes(c["schema"]) for c in answer.get("content", {}).values()),
         )
         for status, answer in operation["responses"].items()
     )
-    yield "</section>"
+    yield "</details>"
 
 
 def _table(rows: Any) -> str:
-    return "<table>" + "".join(f"<tr><td><code>{a}</code><td>{b}" for a, b in rows) + "</table>"
+    cells = "".join(f"<tr><th scope=row><code>{escape(a)}</code></th><td>{b}</td></tr>" for a, b in rows)
+    return f"<table class=answers>{cells}</table>"
 
 
 def _shapes(schema: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from evergreen.http import api, experiments, outcomes, shapes
 from evergreen.http.auth import Role
 from evergreen.http.docs import POLICY, page
 from evergreen.http.openapi import document
+from evergreen.http.pages.render import marks
 from evergreen.http.serving import Serving
 from evergreen.http.ways import Endpoint, Way
 from evergreen.logs import concerning
@@ -28,9 +29,10 @@ async def _openapi(serving: Serving, _: Request) -> Response:
     return api.reply(await serving.run(document, serving))
 
 
-async def _docs(serving: Serving, _: Request) -> Response:
+async def _docs(serving: Serving, request: Request) -> Response:
     """Describe this API for people."""
-    html = await serving.run(lambda: page(document(serving)))
+    root = str(request.scope.get("root_path", "")).rstrip("/")
+    html = await serving.run(lambda: page(document(serving), marks(), root))
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 

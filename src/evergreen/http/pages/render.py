@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -56,7 +57,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._env.globals |= {"mark": charts.mark, "bar": charts.bar, "static": _marks()}
+        self._env.globals |= {"mark": charts.mark, "bar": charts.bar, "static": marks()}
         self._env.filters |= {"count": words.count, "counted": words.counted, "capital": _sentence}
 
     def __call__(self, template: str, **shown: Any) -> str:
@@ -68,6 +69,7 @@ def _sentence(text: str) -> str:
     return words.minuses(words.capital(text))
 
 
-def _marks() -> Mapping[str, str]:
+@cache
+def marks() -> Mapping[str, str]:
     """Return the names of static files with a mark of their content, so that browsers notice a new version."""
     return {p.name: f"/static/{p.name}?{crc32(p.read_bytes()):08x}" for p in STATIC.iterdir() if p.is_file()}
