@@ -16,6 +16,7 @@ import pytest
 from cli_kit import Run, lay_down, rows
 
 from evergreen import project
+from evergreen.cli import following
 
 
 def test_from_files_to_a_champion(run: Run, home: Path) -> None:
@@ -131,6 +132,34 @@ def test_a_training_that_was_asked_for_waits_for_a_server_or_for_train(run: Run,
     assert done["model"]["state"] == "champion"
     run("trigger")
     assert "is cancelled" in run("cancel").out
+
+
+def test_a_training_whose_model_waits_is_not_followed_for_ever(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE", 0.0)
+    run("collect", rows(home / "a.jsonl", 40))
+    run("train")
+    run("train", "--force")
+    run("experiment", "--versions", "1", "--shares", "0.3", "--why", "to see")
+    said = run("train", "--force")
+    assert "v3 is passed, and waits for the canary or the experiment under way." in said.out
+    assert run("rollback").out == "The experiment has ended. v2 answers for toy.\n"
+
+
+def test_a_model_that_cannot_be_judged_now_is_judged_later(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE", 0.0)
+    settings = home / "evergreen.toml"
+    settings.write_text(settings.read_text().replace("gate = {", 'gate = { golden = "golden.jsonl",'))
+    run("collect", rows(home / "a.jsonl", 40))
+    said = run("train")
+    assert "v1: not judged. v1 cannot be judged now: the golden cases golden.jsonl cannot be read" in said.out
+    assert "v1 is candidate; it is judged once that is put right" in said.out
+    (home / "golden.jsonl").write_text("")
+    run("train", "--force")
+    assert [model["state"] for model in run("models", "--json").json] == ["champion", "rolled_back"]  # overtaken
 
 
 def test_a_training_that_fails_says_why(run: Run, home: Path) -> None:

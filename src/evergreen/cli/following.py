@@ -25,13 +25,17 @@ PATIENCE = 5.0
 
 
 def follow(project: Project, loop: Loop, run: Run) -> Model | None:
-    """Show progress until the run has ended and its candidate is judged; return the model, None if there is none."""
+    """Show progress until the run has ended and its candidate is judged; return the model, None if there is none.
+
+    A model that passed and waits for others, or that cannot be judged now, is not waited for.
+    """
     from evergreen import worker
     from evergreen.core.records import Model, Run
     from evergreen.core.states import OPEN_RUNS, ModelState
 
     leases = worker.Leases(worker.holder())
     unsettled = (ModelState.CANDIDATE, ModelState.PASSED)  # judged and on its first step a moment later
+    waits = 0.0
     try:
         with terminal.progress() as show:
             while True:
@@ -40,6 +44,10 @@ def follow(project: Project, loop: Loop, run: Run) -> Model | None:
                 made = [m for m in loop.ledger.find(Model, loop.name, newest_first=True, limit=5) if m.run == run.id]
                 if run.state not in OPEN_RUNS and (not made or made[0].state not in unsettled):
                     break
+                if run.state not in OPEN_RUNS and (made[0].state is ModelState.PASSED or trouble(loop)):
+                    waits += LOOK
+                    if waits > PATIENCE:
+                        break
                 said = run.progress
                 phase = str(said.get("phase") or run.state)
                 show(phase, int(said.get("step") or 0), int(said.get("total") or 0))
@@ -49,6 +57,11 @@ def follow(project: Project, loop: Loop, run: Run) -> Model | None:
         return loop.ledger.get(Model, made[0].id) if made else None
     finally:
         leases.give_back(loop)
+
+
+def trouble(loop: Loop) -> str | None:
+    """Say why candidates cannot be judged now, if so."""
+    return loop.ledger.recall("trouble", f"{loop.name}/gate")
 
 
 def until_served(project: Project, loop: Loop) -> None:
@@ -87,7 +100,7 @@ def _turn(project: Project, loop: Loop, leases: Leases) -> bool:
 def tell(loop: Loop, run: Run, model: Model | None) -> None:
     """Print what came of a training. Raises `JobFailed` if it failed."""
     from evergreen.core.records import Run
-    from evergreen.core.states import RunState
+    from evergreen.core.states import ModelState, RunState
 
     run = loop.ledger.get(Run, run.id)
     if model is None:
@@ -97,12 +110,17 @@ def tell(loop: Loop, run: Run, model: Model | None) -> None:
             raise EvergreenError(f"nothing was trained: {run.error}", hint="Collect more, or train with --force.")
         raise EvergreenError(f"the training was {run.state}")
     verdict = str(model.verdict.get("outcome", "")).replace("_", " ")
-    print(f"v{model.version}: {verdict or 'not judged'}. {model.verdict.get('because', '')}".rstrip())
+    because = model.verdict.get("because") or trouble(loop) or ""
+    print(f"v{model.version}: {verdict or 'not judged'}. {because}".rstrip())
     metrics = sorted({*model.scores, *model.rival_scores})
     if metrics:
         rows = [[m, terminal.figure(model.scores.get(m)), terminal.figure(model.rival_scores.get(m))] for m in metrics]
         terminal.table(["metric", f">v{model.version}", ">champion then"], rows)
-    print(f"v{model.version} is {model.state.replace('_', ' ')}.")
+    later = {
+        ModelState.CANDIDATE: "; it is judged once that is put right, with a server or `evergreen train` running",
+        ModelState.PASSED: ", and waits for the canary or the experiment under way",
+    }
+    print(f"v{model.version} is {model.state.replace('_', ' ')}{later.get(model.state, '')}.")
 
 
 def outcome(loop: Loop, run: Run, model: Model | None) -> dict[str, object]:

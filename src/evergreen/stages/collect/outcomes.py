@@ -53,29 +53,18 @@ def outcome(
     row = {"input": given.value, "label": label, "weight": weight, "subject": given.subject, "consent": consent}
     sample = admit(loop, row, origin="feedback", id=given.id) if label is not None else _bare(loop, given)
     right = None if label is None or given.model is None else agrees(loop, given.output, label, sample.label)
-    return replace(
-        sample,
-        id=f"{given.id}.feedback",
-        kind="feedback",
-        output=given.output,
-        model=given.model,
-        right=right,
-        score=score,
-    )
+    return _about(given, sample, right=right, score=score)
 
 
 def correction(loop: Loop, given: Given) -> Sample:
     """Make a sample of an answer that was not the one that was wanted, as its being asked again implies."""
-    sample = _bare(loop, given)
-    return replace(
-        sample,
-        id=f"{given.id}.feedback",
-        kind="feedback",
-        output=given.output,
-        model=given.model,
-        right=False,
-        origin="correction",
-    )
+    return _about(given, replace(_bare(loop, given), origin="correction"), right=False)
+
+
+def _about(given: Given, sample: Sample, *, right: bool | None, score: float | None = None) -> Sample:
+    """File a sample as what came of a prediction."""
+    own = f"{given.id}.feedback"
+    return replace(sample, id=own, kind="feedback", output=given.output, model=given.model, right=right, score=score)
 
 
 def _bare(loop: Loop, given: Given) -> Sample:

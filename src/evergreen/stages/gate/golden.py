@@ -40,7 +40,7 @@ def read(path: Path) -> list[Golden]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as e:
-        raise ConfigError(f"the golden cases cannot be read: {e}", field="gate.golden") from e
+        raise ConfigError(f"the golden cases {path.name} cannot be read: {e.strerror or e}", field="gate.golden") from e
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -39,6 +39,8 @@ def judge(loop: Loop) -> None:
         except (Unavailable, ConfigError, OSError) as e:
             _tell_once(loop, f"v{model.version} cannot be judged now: {e}")
             continue
+        if loop.ledger.recall("trouble", f"{loop.name}/gate"):
+            loop.ledger.remember("trouble", f"{loop.name}/gate", None)  # told again if it comes back
         verdict = decide(loop.config.gate, case)
         with loop.ledger.together():
             loop.ledger.move(
