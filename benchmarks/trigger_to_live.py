@@ -20,7 +20,7 @@ recipe = { use = "evergreen.testing.runner:Majority" }
 runner = { use = "process" }
 collect.consent = false
 trigger.auto = false
-gate.min_rows = 1
+gate = { min_rows = 1, margin = 1.0 }
 rollout = { steps = [1.0], hold = "0s" }
 """
 #: States a run and then its model come through; the time to each is counted from the one before.
