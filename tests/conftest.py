@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import warnings
@@ -12,6 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from webhook_receiver import Receiver
+
+#: Trainings get their share of a machine that other tests keep busy.
+os.environ["EVERGREEN_NICE"] = "0"
 
 
 @pytest.fixture(scope="session")

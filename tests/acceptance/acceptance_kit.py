@@ -40,7 +40,10 @@ def wait(true: Callable[[], Any], what: str) -> Any:
 
 def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without settings of Evergreen's own."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("EVERGREEN_")} | {"COLUMNS": "200", **more}
+    return {k: v for k, v in os.environ.items() if k == "EVERGREEN_NICE" or not k.startswith("EVERGREEN_")} | {
+        "COLUMNS": "200",
+        **more,
+    }
 
 
 @dataclass(frozen=True)

@@ -334,6 +334,24 @@ def test_how_the_child_lives(store: Store, tmp_path: Path) -> None:
     assert {name: done.details[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(("said", "nice"), [("7", 7), ("", 19)])
+def test_the_niceness_that_settings_leave_open(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, nice: int
+) -> None:
+    monkeypatch.setenv("EVERGREEN_NICE", said)
+    recipe = home_recipe(tmp_path, "super().train(job)\nreturn {'nice': os.nice(0)}")
+    runner = made(tmp_path, store)
+    done = wait_for(runner, runner.start(ticket(store, tmp_path, recipe=recipe)), ended)
+    assert done.details["nice"] == nice
+
+
+def test_a_niceness_that_is_none(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_NICE", "very")
+    with pytest.raises(ConfigError, match='it is "very", and not a whole number from 0 to 19') as e:
+        made(tmp_path, store)
+    assert e.value.field == "EVERGREEN_NICE"
+
+
 @pytest.mark.parametrize("options", [{"nice": 20}, {"threads": 0}, {"memory_mb": 1}, {"gpu": 1}])
 def test_wrong_options(store: Store, tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):

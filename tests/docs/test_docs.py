@@ -84,7 +84,7 @@ def run(page: Path, folder: Path) -> dict[int, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("EVERGREEN_")}
+    env = {k: v for k, v in os.environ.items() if k == "EVERGREEN_NICE" or not k.startswith("EVERGREEN_")}
     env |= {"HOME": str(home), "EVERGREEN_PORT": str(port), "COLUMNS": "200", "PYTHONWARNINGS": "default"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     text = script(page, folder, session, port)

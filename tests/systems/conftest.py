@@ -259,7 +259,10 @@ KINDS = {"parima": Parima, "backdoor": Backdoor}
 
 
 def _env() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("EVERGREEN_")} | {"NO_COLOR": "1", "COLUMNS": "200"}
+    return {k: v for k, v in os.environ.items() if k == "EVERGREEN_NICE" or not k.startswith("EVERGREEN_")} | {
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from pydantic import Field
 
-from evergreen.core.errors import Unavailable
+from evergreen.core.errors import ConfigError, Unavailable
 from evergreen.core.ports import Ledger, Progress, Store, Ticket
 from evergreen.core.recipe import PluginOptions
 from evergreen.job.folder import RunFolder
@@ -39,8 +39,8 @@ _THREADS = (
 class ProcessOptions(PluginOptions):
     """How much of the machine a training may have."""
 
-    nice: int = Field(19, ge=0, le=19)
-    """Priority of the process: 19 gives way to everybody."""
+    nice: int | None = Field(None, ge=0, le=19)
+    """Priority of the process: 19 gives way to everybody. Not set: what EVERGREEN_NICE says, or 19."""
     threads: int | None = Field(None, ge=1)
     """Threads it may compute with; all cores but one if not set."""
     memory_mb: int | None = Field(None, ge=64)
@@ -70,6 +70,7 @@ class ProcessRunner:
         state: Path,
     ) -> None:
         self._options = options
+        self._nice = _niceness() if options.nice is None else options.nice
         self._threads = options.threads or max(1, _cores() - 1)
         self._store = {"use": dict(store_use), "home": str(home.absolute()), "state": str(state.absolute())}
         self._home = home.absolute()
@@ -90,7 +91,7 @@ class ProcessRunner:
             if not any(file.exists() for file in (folder.result, folder.begun, folder.cancelled)):
                 folder.write(folder.ticket, replace(ticket, threads=self._threads))
                 folder.write(folder.store, self._store)
-                folder.write(folder.limits, {"nice": self._options.nice, "memory_mb": self._options.memory_mb})
+                folder.write(folder.limits, {"nice": self._nice, "memory_mb": self._options.memory_mb})
                 self._spawn(handle, folder, lock)
         finally:
             os.close(lock)  # the child has its own copy, and with it the lock
@@ -206,6 +207,13 @@ def _remove(folder: RunFolder, what: Path) -> None:
         if lock is not None:
             shutil.rmtree(what, ignore_errors=True)
             os.close(lock)
+
+
+def _niceness() -> int:
+    said = os.environ.get("EVERGREEN_NICE") or "19"
+    if not said.isdecimal() or int(said) > 19:
+        raise ConfigError(f'it is "{said}", and not a whole number from 0 to 19', field="EVERGREEN_NICE")
+    return int(said)
 
 
 def _cores() -> int:
