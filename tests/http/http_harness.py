@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import uvicorn
@@ -121,19 +122,24 @@ class Process:
             "ready=lambda url: print(url, flush=True))"
         )
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, **(env or {})},
-        )
+        self._said = folder.with_name(f"{folder.name}-{uuid4().hex}.stderr")  # a pipe nobody reads would fill up
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path, **(env or {})},
+            )
         assert self.process.stdout is not None
+        impatient = threading.Timer(120, self.process.kill)  # one that hangs is not waited for without end
+        impatient.start()
         self.url = self.process.stdout.readline().strip()
+        impatient.cancel()
 
     def end(self, signal: int = 15) -> tuple[int, str]:
-        """Send a signal, wait; return the exit code and what was said on stderr."""
+        """Send a signal, wait for it and all it started; return the exit code and what was said on stderr."""
         if self.process.poll() is None:
             self.process.send_signal(signal)
-        _, said = self.process.communicate(timeout=20)
-        return self.process.returncode, said
+        self.process.communicate(timeout=60)
+        return self.process.returncode, self._said.read_text()

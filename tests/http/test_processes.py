@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import evergreen
 from evergreen import engine
 from evergreen.core.records import Model, Run
+from evergreen.core.states import ModelState
 
 Launch = Callable[..., Process]
 
@@ -110,7 +109,7 @@ def check(heard: Sequence[Heard], swaps: Sequence[Swap]) -> int:
 
 def told(server: Process, name: str, **labels: str) -> float:
     """Ask one of the processes, on a connection of its own, for a figure."""
-    said = httpx.get(f"{server.url}/metrics").text
+    said = patiently(lambda: httpx.get(f"{server.url}/metrics", timeout=60)).text
     samples = [sample for family in text_string_to_metric_families(said) for sample in family.samples]
     return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
@@ -120,14 +119,108 @@ def two_marks(server: Process) -> list[int]:
         return [learn(http, "first"), learn(http, "second")]
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_all_change_version_together(launch: Launch, request: pytest.FixtureRequest, database: str) -> None:
-    env = {"EVERGREEN_LEDGER": fresh(request.getfixturevalue("postgresql"))} if database == "postgresql" else {}
-    server = launch(processes=2, env=env)
-    heard, broken, swaps = swapped(server, two_marks(server), 12)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Two processes on SQLite that have learnt two marks; each test leaves two that live."""
+    server = Process(write(tmp_path_factory.mktemp("pair"), PLAIN).parent, processes=2)
+    try:
+        two_marks(server)
+        yield server
+    finally:
+        server.end(9)
+
+
+def test_all_change_version_together(pair: Process) -> None:
+    heard, broken, swaps = swapped(pair, [1, 2], 12)
     assert not broken
     assert {h.status for h in heard} == {200}
     check(heard, swaps)
+
+
+def test_they_do_on_postgresql_too(launch: Launch, postgresql: str) -> None:
+    server = launch(processes=2, env={"EVERGREEN_LEDGER": fresh(postgresql)})
+    heard, broken, swaps = swapped(server, two_marks(server), 6)
+    assert not broken
+    assert {h.status for h in heard} == {200}
+    check(heard, swaps)
+
+
+def test_a_promotion_past_the_server_is_followed(pair: Process) -> None:
+    project = evergreen.open(pair.folder / "evergreen.toml")
+    with closing(project.ledger) as ledger:
+        (champion,) = ledger.find(Model, "toy", ModelState.CHAMPION)
+        other = 3 - champion.version
+        engine.promote(project["toy"], other, by="test", why="past the server", force=True)
+    in_a_row = 0
+
+    def all_swapped() -> bool:
+        nonlocal in_a_row  # each on a connection of its own: some meet the one process, some the other
+        said = patiently(lambda: httpx.post(f"{pair.url}/api/toy/predict", json={"input": 1}, timeout=60))
+        in_a_row = in_a_row + 1 if said.headers["x-model-version"] == str(other) else 0
+        return in_a_row == 16
+
+    wait(all_swapped, 60)
+
+
+def test_figures_are_summed_over_all_and_those_of_the_dead_stay(pair: Process) -> None:
+    def refused() -> float:
+        return told(pair, "evergreen_requests_total", operation="predict", status="400")
+
+    for _ in range(40):  # each on a connection of its own
+        said = patiently(lambda: httpx.post(f"{pair.url}/api/toy/predict", json={"input": {"n": "x"}}, timeout=60))
+        assert said.status_code == 400
+    wait(lambda: refused() == 40, 60)
+    before = {p.pid for p in children(pair)}
+    trained = told(pair, "evergreen_events_total", kind="new champion")
+    children(pair)[0].kill()
+    while len({p.pid for p in children(pair)} - before) < 1:
+        assert refused() == 40
+    present(pair, 2)
+    assert {refused() for _ in range(8)} == {40}
+    assert {told(pair, "evergreen_events_total", kind="new champion") for _ in range(8)} == {trained}
+
+
+def test_when_the_one_that_turns_the_loops_is_killed_another_does_and_it_is_started_again(pair: Process) -> None:
+    with closing(evergreen.open(pair.folder / "evergreen.toml").ledger) as ledger:
+        first = len(ledger.find(Model, "toy"))
+        for turn in range(2):
+            holder = wait(lambda: held(pair.folder), 60)
+            before = {p.pid for p in children(pair)}
+            victim = psutil.Process(int(holder.split(":")[1]))
+            assert victim.pid in before
+            victim.kill()
+            wait(lambda of=victim: gone(of), 60)  # else it might take what it has no time to answer
+            promoted = {"version": 1 + turn, "why": "nobody waits for the dead", "force": True}
+            assert post(pair, "promote", promoted) in (200, 409)  # 409: it is champion
+            assert post(pair, "train", {"force": True, "overrides": {"mark": f"after {turn}"}}) in (202, 409)
+            wait(lambda before=holder: held(pair.folder) not in ("", before), 60)
+            wait(lambda n=first + turn + 1: len(ledger.find(Model, "toy")) == n, 60)
+            wait(lambda before=before: len({p.pid for p in children(pair)} - before) == 1, 60)
+            present(pair, 2)
+        assert len(ledger.find(Run, "toy")) == first + 2  # nothing was done twice
+
+
+def test_when_the_parent_is_killed_the_others_end_and_the_next_ones_take_over(pair: Process) -> None:
+    processes = children(pair)
+    pair.end(9)
+    wait(lambda: not any(p.is_running() for p in processes), 60)
+    again = Process(pair.folder, processes=2)
+    note = pair.folder / ".evergreen" / "server.json"
+    assert json.loads(note.read_text()) == {"pid": again.process.pid, "url": again.url}
+    present(pair, 2)  # one that was killed while it began is taken off by those that come
+    pids = [p.pid for p in children(again)]
+    assert again.end()[0] == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not note.exists()
+    assert on_the_roster(pair.folder) == 0
+
+
+def test_a_ledger_that_every_process_has_to_itself_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "project", '[ledger]\nuse = "memory"\n' + PLAIN)
+    server = Process(tmp_path / "project", processes=2)
+    code, said = server.end()
+    assert code != 0
+    assert "not shared between processes" in said
 
 
 @pytest.mark.slow
@@ -139,110 +232,39 @@ def test_two_hundred_promotions_under_load(launch: Launch, postgresql: str) -> N
     assert check(heard, swaps) > 500
 
 
-def test_a_promotion_past_the_server_is_followed(launch: Launch) -> None:
-    server = launch(processes=2)
-    first, second = two_marks(server)
-    project = evergreen.open(server.folder / "evergreen.toml")
-    with closing(project.ledger):
-        engine.promote(project["toy"], first, by="test", why="past the server", force=True)
+def patiently(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Ask again if whoever was asked has just been killed."""
 
-    def all_swapped() -> bool:
-        with_each = []
-        for _ in range(16):  # each on a connection of its own: some meet the one process, some the other
-            said = httpx.post(f"{server.url}/api/toy/predict", json={"input": 1})
-            with_each.append(said.headers["x-model-version"])
-        return set(with_each) == {str(first)}
-
-    assert second != first
-    wait(all_swapped)
-
-
-def test_a_process_that_dies_is_started_again_and_a_promotion_does_not_wait_for_it(launch: Launch) -> None:
-    server = launch(processes=2)
-    versions = two_marks(server)
-    for _ in range(2):  # whichever turns the loops, the other goes on
-        before = {p.pid for p in children(server)}
-        victim = children(server)[0]
-        victim.kill()
-        with httpx.Client(base_url=server.url, timeout=60, transport=httpx.HTTPTransport(retries=3)) as http:
-            body = {"version": versions[0], "why": "a test", "force": True}
-            wait(lambda http=http, body=body: http.post("/api/toy/promote", json=body).status_code == 200)
-        versions.reverse()
-        wait(lambda before=before: len({p.pid for p in children(server)} - before) == 1)
-        wait(lambda: len(children(server)) == 2)
-    wait(lambda: httpx.get(f"{server.url}/health").status_code == 200)
-    assert server.end()[0] == 0
-
-
-def test_when_the_one_that_turns_the_loops_is_killed_another_does(launch: Launch) -> None:
-    server = launch(processes=2)
-    with httpx.Client(base_url=server.url, timeout=60) as http:
-        learn(http, "first")
-    with closing(evergreen.open(server.folder / "evergreen.toml").ledger) as ledger:
-        for turn in range(3):
-            holder = wait(lambda: held(server.folder))
-            assert int(holder.split(":")[1]) in {p.pid for p in children(server)}
-            os.kill(int(holder.split(":")[1]), signal.SIGKILL)
-            ask(server, f"after death {turn}")
-            wait(lambda before=holder: held(server.folder) not in ("", before))
-            wait(lambda n=turn + 2: len(ledger.find(Model, "toy")) == n)
-        runs = ledger.find(Run, "toy")
-    assert len(runs) == 4  # nothing was done twice
-
-
-def test_figures_are_summed_over_all_and_those_of_the_dead_stay(launch: Launch) -> None:
-    server = launch(processes=2)
-    with httpx.Client(base_url=server.url, timeout=60) as http:
-        learn(http, "first")
-    for _ in range(40):
-        assert httpx.post(f"{server.url}/api/toy/predict", json={"input": 1}).status_code == 200
-    wait(lambda: told(server, "evergreen_predict_seconds_count", loop="toy") == 40)
-    children(server)[0].kill()
-
-
-def test_several_end_in_order_and_take_their_names_off_the_roster(launch: Launch) -> None:
-    server = launch(processes=3)
-    assert json.loads((server.folder / ".evergreen" / "server.json").read_text()) == {
-        "pid": server.process.pid,
-        "url": server.url,
-    }
-    pids = [p.pid for p in children(server)]
-    assert len(pids) == 3
-    assert server.end()[0] == 0
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not (server.folder / ".evergreen" / "server.json").exists()
-    with closing(evergreen.open(server.folder / "evergreen.toml").ledger) as ledger:
-        assert (
-            ledger.recall_all("server") == ledger.recall_all("promotion") == ledger.recall_all("server expected") == {}
-        )
-
-
-def test_when_the_parent_is_killed_the_others_end(launch: Launch) -> None:
-    server = launch(processes=2)
-    processes = children(server)
-    server.end(9)
-    wait(lambda: not any(p.is_running() for p in processes))
-
-
-def test_a_ledger_that_every_process_has_to_itself_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "project", '[ledger]\nuse = "memory"\n' + PLAIN)
-    server = Process(tmp_path / "project", processes=2)
-    code, said = server.end()
-    assert code != 0
-    assert "not shared between processes" in said
-
-
-def ask(server: Process, label: str) -> None:
-    """Ask for a training, of whichever process lives."""
-    body = {"force": True, "overrides": {"mark": label}}
-
-    def asked() -> bool:
+    def said() -> httpx.Response | None:
         try:
-            return httpx.post(f"{server.url}/api/toy/train", json=body, timeout=30).status_code in (202, 409)
-        except httpx.HTTPError:
-            return False
+            return ask()
+        except httpx.TransportError:
+            return None
 
-    wait(asked)
+    return wait(said, 120)
+
+
+def post(server: Process, what: str, body: Any) -> int:
+    """Send something to whichever process lives."""
+    return patiently(lambda: httpx.post(f"{server.url}/api/toy/{what}", json=body, timeout=60)).status_code
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def present(server: Process, number: int) -> None:
+    """Wait until so many processes are on the roster."""
+    wait(lambda: on_the_roster(server.folder) == number, 120)
+
+
+def on_the_roster(folder: Path) -> int:
+    with closing(evergreen.open(folder / "evergreen.toml").ledger) as ledger:
+        assert not ledger.recall_all("promotion")
+        return len(ledger.recall_all("server"))
 
 
 def held(folder: Path) -> str:
