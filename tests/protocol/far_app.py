@@ -96,9 +96,11 @@ class App:
         options: FolderOptions,
         loops: int,
         heard: Callable[[str, Any], None],
+        slow_s: float = 0.0,
     ) -> None:
         self.name, self._stage, self._truth, self.ledger, self._home = name, stage, truth, ledger, home
         self._chance, self._options, self._loops, self._heard = chance, options, loops, heard
+        self._slow_s = slow_s
         self._crew: list[str] = []
         self.up = False
         self.loops: list[Loop] = []
@@ -116,7 +118,7 @@ class App:
         def clock() -> float:
             return offset + (stage.now - born) * rate
 
-        store = self.view_class(self._truth, self.name, stage.turn)
+        store = self.view_class(self._truth, self.name, self._turn)
         ledger = Paper(self.ledger, stage.turn, self._heard)
         runner = self.runner_class(
             self._options,
@@ -148,6 +150,12 @@ class App:
             for n in range(self._loops)
         ]
         self._enter("tick", self._tick)
+
+    def _turn(self, what: str) -> None:
+        """Use the folder, in good time or, on an overloaded machine, much later."""
+        self._stage.turn(what)
+        if self._slow_s:
+            self._stage.sleep(self._slow_s * self._chance.uniform(0.5, 1.5), what)
 
     def crash(self) -> None:
         """End all that the process was doing."""

@@ -55,6 +55,7 @@ class Plan:
     session_s: float | None = None  #: machines are lent for so long, then for so long again
     fails: bool = False  #: the recipe raises half-way
     brisk: bool = False  #: every operation is quick from the start
+    app_s: float = 0.0  #: an app's machine is overloaded, for ever: each of its operations takes so long
     faults: tuple[Fault, ...] = ()
 
     @property

@@ -179,6 +179,7 @@ class World:
             chance=Random(f"{name} {self.plan.seed}"),
             options=options,
             loops=self.plan.loops,
+            slow_s=self.plan.app_s,
             heard=lambda _, record: self._heard(app, record),
         )
         app.runner_class, app.view_class = parts.runner, parts.view

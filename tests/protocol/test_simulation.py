@@ -119,6 +119,14 @@ def test_without_faults_one_attempt_is_enough() -> None:
         assert (end.broken, end.attempts) == ((), 1)
 
 
+@pytest.mark.parametrize("app_s", [1.0, 2.0, 4.0])
+def test_on_an_overloaded_machine_it_takes_longer(app_s: float) -> None:
+    """A look of the app takes as long as an offer is fresh, or longer; workers are given the job all the same."""
+    for seed in range(6):
+        plan = Plan(seed=seed, workers=2, steps=2, every=1, app_s=app_s, faults=(Fault(60.0, "worker loss", 0, 100.0),))
+        assert play(plan).broken == (), plan
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_rule_left_out_is_noticed(name: str) -> None:
     mutant = MUTANTS[name]

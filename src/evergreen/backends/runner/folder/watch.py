@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from evergreen.job.far.protocol import Ack, Beat, Claim, Control, Grant, Job, Ke
 _PATIENCE = 10
 #: So many checkpoints are named to whoever goes on.
 _RESUME = 4
+#: So many looks in a row must have taken long before it is believed that they always do: this may have been asleep in one.
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Watch:
         self._clock, self._nonce, self._changed, self._wake = clock, nonce, changed, wake
         self._published: dict[str, bytes] = {}
         self._looked = clock()
+        self._took: deque[float] = deque(maxlen=_LOOKS)  #: how long the last looks took
         self._forget()
 
     @property
@@ -80,7 +84,8 @@ class Watch:
 
     def look(self) -> bool:
         """Look once; True while there is more to see."""
-        if self._clock() - self._looked > self.pace.fresh_s:
+        began = self._clock()
+        if began - self._looked > self.pace.fresh_s:
             self._forget()  # asleep or blind for a while: what was heard before says nothing of now
         try:
             more = self._look()
@@ -89,6 +94,7 @@ class Watch:
                 self.progress = replace(self.progress, phase=f"out of sight: {_said(e)}", left_s=None)
             return True
         self._looked = self._clock()
+        self._took.append(self._looked - began)
         return more
 
     def _forget(self) -> None:
@@ -209,6 +215,7 @@ class Watch:
     def _fresh_offers(self) -> tuple[list[Offer], int, str]:
         """Return offers whose counter this watch saw rise lately, how many there are in all, and why one cannot."""
         now, cannot, seen = self._clock(), "", 0
+        apart = max(self.pace.fresh_s, 2 * min(self._took) if len(self._took) == _LOOKS else 0.0)
         fresh = []
         for key in self._store.list(self._keys.offers):
             offer = protocol.read(self._store, key, Offer)
@@ -218,7 +225,7 @@ class Watch:
             counter, looked, rose = self._offers.get(key, (offer.counter, now, None))
             if offer.counter > counter:
                 # What rose between two looks far apart may have risen long ago.
-                counter, rose = offer.counter, now if now - looked <= self.pace.fresh_s else None
+                counter, rose = offer.counter, now if now - looked <= apart else None
             self._offers[key] = (counter, now, rose)
             lately = rose is not None and now - rose <= self.pace.fresh_s and offer.counter >= counter
             lack = offer.cannot or offer.machine.lacks(self.pace.needs)
