@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from evergreen.core.config import GateConfig
@@ -98,6 +98,7 @@ def test_two_models_that_change_places_have_the_opposite_verdict(rows: list[tupl
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=30, max_size=80))
+@example([1e-150] + [0.0] * 29)
 def test_a_metric_of_which_less_is_better_is_the_same_turned_round(gains: list[float]) -> None:
     zeros = [0.0] * len(gains)
     up = decide(GateConfig(metric="m"), Case({"m": gains}, {"m": zeros}, rival=1, metrics={"m": Metric()}))

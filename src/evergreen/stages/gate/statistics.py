@@ -106,6 +106,7 @@ def bootstrap(
         means = np.concatenate([means, -means])
     below = (float((means < drawn.mean).mean()) + float((means <= drawn.mean).mean())) / 2
     bias = _NORMAL.inv_cdf(min(max(below, 1 / times), 1 - 1 / times))
+    pulls /= np.abs(pulls).max()  # the acceleration has no unit, and tiny figures have no cubes
     acceleration = float((pulls**3).sum()) / (6 * float((pulls**2).sum()) ** 1.5)
     ends = []
     for z in (_NORMAL.inv_cdf(tail), _NORMAL.inv_cdf(1 - tail)):
