@@ -1,4 +1,4 @@
-"""The power is cut between any two lines of the corridor; the next start finishes what was begun."""
+"""The power is cut between any two lines of the corridor, and before any change; the next start finishes what was begun."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dis
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,28 @@ spec.loader.exec_module(driver)
 TOML = """
 [loops.l]
 recipe = { use = "evergreen.testing.runner:Majority" }
+runner = { use = "RUNNER" }
 [loops.l.collect]
 consent = false
 sources = [{ use = "jsonl", path = "data/log.jsonl" }]
 [loops.l.trigger]
 min_new = 40
+[loops.l.gate]
+min_rows = 1
+margin = 1.0
+[loops.l.rollout]
+steps = [0.0, 0.5, 1.0]
+hold = "0s"
+keep = 1
+[loops.l.serve]
+keep_warm = 1
 """
+#: Where it matters that the training is a process of its own.
+APART = ("tick", "start")
+#: How many models there are when it happens, where that is not one: a champion who must never be missing.
+BEFORE = {"tick": (0, 1), "queue": (0, 1), "sweep": (2,), "delete": (2,)}
+#: Rows that come before each model.
+ROWS = (50, 60, 70)
 
 
 def lines_of(place: str) -> list[int]:
@@ -50,6 +67,61 @@ def lines_of(place: str) -> list[int]:
 CUTS = [(place, line) for place in driver.PLACES for line in lines_of(place)]
 
 
+class Driver:
+    """The driver, kept at hand."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, home: Path, *fault: str) -> tuple[int, str]:
+        """Drive a project; return exit status and output."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([str(home / "evergreen.toml"), *fault]) + "\n")
+        self.process.stdin.flush()
+        code, said = json.loads(self.process.stdout.readline())
+        return code, said
+
+    def settles(self, home: Path) -> int:
+        """Drive until nothing is left to do; return how often something was changed."""
+        code, said = self(home)
+        assert said.startswith("settled"), (code, said)
+        return int(said.split()[1])
+
+
+@pytest.fixture(scope="module")
+def drive() -> Iterator[Driver]:
+    with_driver = Driver()
+    yield with_driver
+    assert with_driver.process.stdin is not None
+    assert with_driver.process.stdout is not None
+    with_driver.process.stdin.close()
+    with_driver.process.wait()
+    with_driver.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def before(drive: Driver, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], Path]:
+    """Return a folder with a project in which so many models were made, and the rows for the next have come."""
+    made: dict[tuple[int, str], Path] = {}
+
+    def laid(models: int, runner: str) -> Path:
+        if (models, runner) not in made:
+            home = tmp_path_factory.mktemp(f"before-{models}-{runner}")
+            if models == 0:
+                (home / "evergreen.toml").write_text(TOML.replace("RUNNER", runner))
+            else:
+                shutil.copytree(laid(models - 1, runner), home, dirs_exist_ok=True)
+                drive.settles(home)
+            write(home / "data/log.jsonl", ROWS[models], sum(ROWS[:models]))
+            made[models, runner] = home
+        return made[models, runner]
+
+    return laid
+
+
 def write(path: Path, n: int, start: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -57,54 +129,74 @@ def write(path: Path, n: int, start: int) -> None:
             file.write(json.dumps({"input": {"i": i}, "label": "ab"[i % 3 == 0]}) + "\n")
 
 
-def drive(home: Path, *fault: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(DRIVER), str(home / "evergreen.toml"), *fault]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ})
-
-
 @pytest.mark.parametrize(("place", "line"), CUTS, ids=[f"{p}+{n}" for p, n in CUTS])
-def test_the_next_start_finishes_the_job(tmp_path: Path, place: str, line: int) -> None:
-    (tmp_path / "evergreen.toml").write_text(TOML)
-    write(tmp_path / "data/log.jsonl", 50, 0)
-    cut = drive(tmp_path, f"{place}:{line}:1")
-    assert cut.returncode in (-signal.SIGKILL, 0), cut.stderr  # 0: the line was not on this path
-
-    ended = drive(tmp_path)
-    assert ended.stdout.startswith("settled"), ended.stdout + ended.stderr
-    check(tmp_path, models=1, samples=50)
-
-    write(tmp_path / "data/log.jsonl", 60, 50)  # and again, now with a champion that must never be missing
-    drive(tmp_path, f"{place}:{line}:1")
-    ended = drive(tmp_path)
-    assert ended.stdout.startswith("settled"), ended.stdout + ended.stderr
-    check(tmp_path, models=2, samples=110)
+def test_the_next_start_finishes_the_job(
+    tmp_path: Path, drive: Driver, before: Callable[[int, str], Path], place: str, line: int
+) -> None:
+    for models in BEFORE.get(place, (1,)):
+        home = tmp_path / str(models)
+        shutil.copytree(before(models, "process" if place in APART else "inline"), home)
+        code, said = drive(home, f"{place}:{line}:1")
+        assert code in (-signal.SIGKILL, 0), said  # 0: the line was not on this path
+        drive.settles(home)
+        check(home, models=models + 1)
 
 
-def check(home: Path, *, models: int, samples: int) -> None:
-    """Everything counted once, every attempt trained once, never a moment without a champion."""
+@pytest.mark.parametrize("models", range(len(ROWS)))
+@pytest.mark.parametrize("part", range(4))
+def test_before_any_change(
+    tmp_path: Path, drive: Driver, before: Callable[[int, str], Path], models: int, part: int
+) -> None:
+    """First the last change is left out, and all before it are there; then the last two, and so on."""
+    whole = tmp_path / "whole"
+    shutil.copytree(before(models, "inline"), whole)
+    n = drive.settles(whole)
+    told = check(whole, models=models + 1)
+    assert n >= 10
+    for cut in range(1 + part, n + 1, 4):
+        home = tmp_path / str(cut)
+        shutil.copytree(before(models, "inline"), home)
+        code, said = drive(home, f"change:{cut}")
+        assert code == -signal.SIGKILL, said
+        drive.settles(home)
+        now = check(home, models=models + 1)
+        lost = now.pop("run running → queued", 0)  # the power was cut in the middle of the training
+        assert lost <= 1
+        now["run queued → running"] -= lost
+        assert now == told, cut
+        shutil.rmtree(home)
+
+
+def check(home: Path, *, models: int) -> Counter[str]:
+    """Everything counted once, every attempt trained once, never a moment without a champion; return the history."""
     project = evergreen.open(home / "evergreen.toml")
     (loop,) = project.loops.values()
     try:
-        assert loop.ledger.counts("l").usable == samples
+        assert loop.ledger.counts("l").usable == sum(ROWS[:models])
         runs = loop.ledger.find(Run, "l")
         assert [r.state for r in runs].count(RunState.SUCCEEDED) == models
-        assert len(loop.ledger.find(Model, "l")) == models
-        assert len(loop.ledger.find(Model, "l", ModelState.CHAMPION)) == 1
+        known = loop.ledger.find(Model, "l")
+        assert [model.version for model in known] == list(range(1, models + 1))
+        assert [model.state for model in known] == [ModelState.RETIRED] * (models - 1) + [ModelState.CHAMPION]
+        there = [bool(loop.store.list(model.key)) for model in known]
+        assert there == [False] * (models - 2) + [True] * min(models, 2)
         assert len({d.version for d in loop.ledger.find(Dataset, "l")}) >= models
         folders = Counter(p.parent.name for p in (home / ".evergreen/runs").glob("*/begun"))
         assert set(folders.values()) == {1}
         assert len(folders) == sum(r.attempt for r in runs if r.handle)
-        champions = 0
+        champions, told = 0, Counter[str]()
         for event in loop.ledger.find(Event, "l"):
             champions += (event.to == "champion") - (event.frm == "champion")
             assert champions in (0, 1)
+            told[f"{event.noun} {event.frm} → {event.to}" if event.to else event.what] += 1
         assert champions == 1
+        return told
     finally:
         project.ledger.close()
 
 
 def test_a_trainer_that_is_killed_is_tried_again_under_the_next_attempt(tmp_path: Path) -> None:
-    slow = TOML.replace(':Majority"', ':Majority", sleep_s = 20.0')
+    slow = TOML.replace(':Majority"', ':Majority", sleep_s = 600.0').replace("RUNNER", "process")
     (tmp_path / "evergreen.toml").write_text(slow)
     write(tmp_path / "data/log.jsonl", 50, 0)
     project = evergreen.open(tmp_path / "evergreen.toml")
@@ -131,8 +223,8 @@ def begun(home: Path, attempt: int) -> int | None:
 
 
 def until(loop: Loop, done: Callable[[], bool]) -> None:
-    """Tick until something is so, for half a minute at most."""
-    deadline = time.monotonic() + 30
+    """Tick until something is so, for two minutes at most."""
+    deadline = time.monotonic() + 120
     while not done():
         assert time.monotonic() < deadline
         engine.tick(loop)
