@@ -2,208 +2,222 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from acceptance_kit import Server, command, serving, wait
+from browsing import browser, needs_chromium, tab
+from scene import LONG, PATHS, champion, lay_down, perform
 
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; `make browser` fetches it")
-#: A browser that talks to nobody but us.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SIZES = {"desk": (1440, 900), "phone": (390, 844)}
+pytestmark = needs_chromium
 
-
-@contextmanager
-def browsing(size: str, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
-    """Open a page of a size; the list fills with what the console complains of."""
-    from playwright.sync_api import sync_playwright
-
-    width, height = SIZES[size]
-    with sync_playwright() as play, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        browser = play.chromium.launch_persistent_context(
-            folder,
-            executable_path=CHROMIUM,
-            args=FLAGS,
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-        )
-        page = browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        yield page, complaints
-        browser.close()
-
-
-#: What a person can act on; what is closed or switched off is not there.
-ACTED_ON = """[...document.querySelectorAll("a[href], button, input, select, textarea, summary")].filter(
-    e => e.type !== "hidden" && !e.disabled && e.checkVisibility({ visibilityProperty: true }) && e.getClientRects().length
-)"""
-#: Names each of them, so that it is known again.
-NAMED = f"{ACTED_ON}.map((e, i) => e.dataset.named ??= `${{i}} ${{e.outerHTML.slice(0, 90)}}`)"
-#: Notes where the focus goes, and whether it can be seen there.
-WATCHED = """addEventListener("focusin", ({ target: e }) => {
-    const marked = s => s.outlineStyle !== "none" || s.boxShadow !== "none";
-    (window.visited ??= []).push([e.dataset.named ?? "", [getComputedStyle(e), getComputedStyle(e, "::after")].some(marked)]);
-})"""
-PARIMA = (
+PAGES = (
     "/",
-    "/loops/parima",
-    "/loops/parima?all",
-    "/loops/parima/models/1",
-    "/loops/parima/models/2",
-    "/docs",
+    "/loops/loans",
+    "/loops/loans?all",
+    "/loops/answers",
+    "/loops/commands",
+    "/loops/forecasts",
+    "/loops/deliveries",
+    f"/loops/{LONG}",
+    "/loops/loans/models/1",
+    "/loops/loans/models/2",
+    "/loops/commands/models/1",
+    "/loops/loans/models/2/gate",
+    "/loops/loans/models/3/gate",
     "/audit",
+    "/docs",
+    "/login",
 )
-BACKDOOR = ("/", "/loops/intent", "/admin/training", "/docs", "/audit")
+LOST = ("/loops/nowhere", "/loops/loans/models/99", "/nowhere")
 
 
-def look(page: Any, path: str, *, walk: bool = True) -> None:
-    """Check what holds for every page: it fits, has one heading, and all of it can be reached and seen by keyboard."""
-    page.wait_for_timeout(200)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, f"{path} scrolls sideways by {wide} px"
-    assert path == "/docs" or page.locator("h1").count() == 1, path
-    if not walk:
-        return
-    wanted = set(page.evaluate(NAMED))
-    page.evaluate(WATCHED)
-    for _ in range(3):  # regions that scroll take the focus, too
-        for _ in range(len(wanted) + 3):
-            page.keyboard.press("Tab")
-        visited = dict(page.evaluate("window.visited"))
-        if wanted <= set(visited):
-            break
-    assert wanted - set(visited) == set(), f"{path}: not reached by keyboard"
-    assert [name for name, seen in visited.items() if not seen] == [], f"{path}: the focus cannot be seen"
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
 
 
-@needs_chromium
-@pytest.mark.parametrize(("size", "scheme"), [("desk", "light"), ("desk", "dark"), ("phone", "light")])
-def test_every_page_fits_is_quiet_and_can_be_walked_by_keyboard(parima: Path, size: str, scheme: str) -> None:
-    with serving(parima) as server, browsing(size, scheme) as (page, complaints):
-        server.http.post("/api/parima/promote", json={"version": 99, "why": "for the log"})
-        for path in (*PARIMA, "/login"):
-            assert page.goto(server.url + path).status == 200
-            look(page, path, walk=scheme == "light")
-        assert complaints == []
-        for path, status in (("/loops/nowhere", 404), ("/loops/parima/models/99", 404)):
-            assert page.goto(server.url + path).status == status
-            look(page, path, walk=scheme == "light")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on which everything has happened that a page can show."""
+    home = tmp_path_factory.mktemp("pages") / "scene"
+    lay_down(home)
+    with serving(home, **PATHS) as server:
+        perform(server)
+        yield server
 
 
-@needs_chromium
-@pytest.mark.parametrize("size", SIZES)
-def test_the_pages_of_a_door_are_found_from_the_overview(tmp_path: Path, size: str) -> None:
-    assert command(tmp_path, "init", "--template", "backdoor", "app").code == 0
-    with serving(tmp_path / "app") as server, browsing(size) as (page, complaints):
-        for path in BACKDOOR:
-            assert page.goto(server.url + path).status == 200
-            look(page, path)
-        page.goto(server.url)
-        page.get_by_role("link", name="Training").click()
-        page.wait_for_url(server.url + "/admin/training")
-        assert page.get_by_role("heading", level=1).text_content() == "Training"
-        assert complaints == []
+@pytest.mark.parametrize(
+    ("size", "scheme"), [("desk", "light"), ("desk", "dark"), ("phone", "light"), ("small", "dark")]
+)
+def test_every_page_fits_can_be_read_and_is_quiet(chromium: Any, server: Server, size: str, scheme: str) -> None:
+    """By the rules of `browsing`; by keyboard where the layout is a new one."""
+    with tab(chromium, server.url, size, scheme) as t:
+        for path in PAGES:
+            t.look(path, walk=(size, scheme) in (("desk", "light"), ("phone", "light")))
+        assert t.complaints == []
+        for path in LOST:
+            t.look(path, status=404)
 
 
-@needs_chromium
-def test_a_training_is_started_and_followed_without_a_reload(parima: Path) -> None:
-    with serving(parima) as server, browsing("desk") as (page, complaints):
-        page.goto(server.url + "/loops/parima")
-        page.get_by_label("even if there is little data").check()
-        page.get_by_role("button", name="Train now").click()
-        page.wait_for_selector("text=v3", timeout=60_000)
-        assert complaints == []
-        assert server.get("/api/parima/models")["models"][0]["version"] == 3
+@pytest.mark.parametrize("size", ["desk", "phone"])
+def test_what_is_closed_can_be_read_once_it_is_open(chromium: Any, server: Server, size: str) -> None:
+    """Forms and figures that a page keeps out of the way."""
+    with tab(chromium, server.url, size) as t:
+        for path in ("/loops/loans", "/loops/answers", "/loops/loans/models/2", "/loops/loans/models/2/gate", "/docs"):
+            t.go(path)
+            for nth in range(min(t.page.locator("main summary").count(), 8)):
+                t.press(t.page.locator("main summary").nth(nth))
+                t.check(f"{path}, part {nth + 1}")
+        assert t.complaints == []
 
 
-@needs_chromium
-def test_by_keyboard_a_version_is_promoted_with_a_reason_and_rolled_back(parima: Path) -> None:
-    with serving(parima) as server, browsing("phone") as (page, complaints):
-        before = champion(server)
-        other = 2 if before == 1 else 1
-        page.goto(server.url + "/loops/parima")
-        page.locator("summary", has_text=f"Promote… v{other}").focus()
-        page.keyboard.press("Enter")
-        form = page.locator(f"form:has(button:text('Promote v{other}'))")
+def test_what_goes_on_is_seen_at_a_glance(chromium: Any, server: Server) -> None:
+    with tab(chromium, server.url) as t:
+        t.go("/")
+        for loop, said in {
+            "loans": "Live traffic has drifted.",
+            "answers": "An experiment is running.",
+            "forecasts": "Training on dataset v1: 40",
+            "deliveries": "The last training failed: The column",
+            LONG: "No model and no samples yet.",
+        }.items():
+            card = t.page.locator("article", has=t.page.get_by_role("heading", name=loop))
+            assert said in card.inner_text(), loop
+        t.press(t.page.get_by_role("link", name="loans"))
+        t.page.wait_for_url("**/loops/loans")
+        assert "Inputs have changed: income" in t.page.locator("#drift").inner_text()
+        assert "of the traffic" in t.page.locator("main").inner_text()
+
+
+def test_a_training_is_started_followed_and_cancelled_by_keyboard(chromium: Any, server: Server) -> None:
+    """Without a reload: the page notices what happens by itself."""
+    with tab(chromium, server.url) as t:
+        t.go("/loops/forecasts")
+        t.page.evaluate("window.mark = 'the same page'")
+        server.post("/api/forecasts/cancel", {"why": "by somebody else"})
+        t.page.get_by_text("Nothing is being trained.").wait_for()
+        assert t.page.evaluate("window.mark") == "the same page"
+        t.press(t.page.get_by_label("even if there is little data"), "Space")
+        t.press(t.page.get_by_role("button", name="Train now"))
+        t.page.get_by_text("A training was asked for. It begins").wait_for()
+        t.page.get_by_text("412 of 1,000").wait_for()
+        assert "said=" not in t.page.url
+        t.press(t.page.get_by_role("button", name="Cancel run"))
+        t.page.get_by_text("The training was cancelled.").wait_for()
+        assert t.complaints == []
+        server.post("/api/forecasts/train", {"force": True, "why": "as it was"})
+
+
+def test_by_keyboard_a_version_is_promoted_with_a_reason_and_rolled_back(chromium: Any, server: Server) -> None:
+    with tab(chromium, server.url, "phone") as t:
+        t.go("/loops/notes")
+        t.press(t.page.locator("summary", has_text="Promote… v1"))
+        form = t.page.locator("form", has=t.page.get_by_role("button", name="Promote v1"))
         form.get_by_role("textbox").focus()
-        page.keyboard.type("because I can")
+        t.page.keyboard.type("because I can")
         for box in form.get_by_role("checkbox").all():
-            box.focus()
-            page.keyboard.press("Space")
-        form.get_by_role("button", name=f"Promote v{other}").focus()
-        page.keyboard.press("Enter")
-        wait(lambda: champion(server) == other, "the other version is champion")
-        page.wait_for_selector("text=because I can")
+            t.press(box, "Space")
+        t.press(form.get_by_role("button", name="Promote v1"))
+        wait(lambda: champion(server, "notes") == 1, "v1 is champion")
+        t.page.get_by_text("v1 is champion now.").wait_for()
+        assert t.page.get_by_text("because I can").count()
 
-        page.locator("summary", has_text="Roll back").focus()
-        page.keyboard.press("Enter")
-        back = page.locator("form:has(button:text('Roll back'))")
+        t.press(t.page.locator("summary", has_text="Roll back"))
+        t.page.keyboard.press("Escape")
+        assert not t.page.get_by_role("button", name="Roll back").is_visible()
+        t.press(t.page.locator("summary", has_text="Roll back"))
+        back = t.page.locator("form", has=t.page.get_by_role("button", name="Roll back"))
         back.get_by_role("textbox").fill("back again")
-        back.get_by_role("button", name="Roll back").press("Enter")
-        wait(lambda: champion(server) == before, "the former champion is back")
-        assert complaints == []
+        t.press(back.get_by_role("button", name="Roll back"))
+        wait(lambda: champion(server, "notes") == 2, "the former champion is back")
+        assert t.complaints == []
 
 
-@needs_chromium
-def test_with_keys_a_person_signs_in_and_sees_what_the_role_allows(parima: Path) -> None:
-    made = command(parima, "keys", "create", "viewer", "--role", "app", "--json")
-    assert made.code == 0, made.err
-    key = next(word.strip('",') for word in made.out.split() if word.strip('",').startswith("egk_"))
-    with serving(parima) as server, browsing("desk") as (page, complaints):
-        page.goto(server.url + "/loops/parima")
-        assert page.url.startswith(server.url + "/login")
-        page.get_by_label("Key").fill(key)
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(server.url + "/loops/parima*")
-        assert page.get_by_role("button", name="Train now").is_disabled()
-        for path in ("/", "/loops/parima", "/loops/parima/models/1"):
-            page.goto(server.url + path)
-            look(page, path)
-        assert page.get_by_role("link", name="Audit log").count() == 0
-        assert complaints == []
-        refused = page.goto(server.url + "/audit")
-        assert refused.status == 403
-        page.get_by_role("button", name="Sign out").click()
-        page.wait_for_url(server.url + "/login")
+def test_by_keyboard_an_experiment_is_begun_and_ended(chromium: Any, server: Server) -> None:
+    with tab(chromium, server.url, "phone") as t:
+        t.go("/loops/notes")
+        t.press(t.page.locator("summary", has_text="Start one"))
+        for label, text in {
+            "Versions beside the champion": "1",
+            "Their shares of the units": "0.3",
+            "At most for": "7d",
+            "Reason": "is the old one as good?",
+        }.items():
+            field = t.page.locator("#experiment").get_by_label(label)
+            field.focus()
+            t.page.keyboard.type(text)
+        t.page.keyboard.press("Enter")
+        t.page.get_by_text("The experiment has begun.").wait_for()
+        assert server.get("/api/notes/experiment")["state"] == "running"
+        t.press(t.page.locator("summary", has_text="End it"))
+        t.page.locator("#experiment").get_by_label("Reason").fill("seen enough")
+        t.page.keyboard.press("Enter")
+        t.page.get_by_text("The experiment has ended").wait_for()
+        assert t.complaints == []
 
 
-@needs_chromium
-def test_an_administrator_reads_who_did_what(parima: Path) -> None:
-    key = command(parima, "keys", "create", "ann", "--role", "admin").out.strip()
-    with serving(parima) as server, browsing("phone") as (page, complaints):
-        page.goto(server.url + "/audit")
-        page.get_by_label("Key").fill("egk_wrong")
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_selector("text=not known here")
-        complaints.clear()  # of the browser's own, about the status
-        page.get_by_label("Key").fill(key)
-        page.keyboard.press("Enter")
-        page.wait_for_url(server.url + "/audit*")
-        page.goto(server.url)
-        page.get_by_role("link", name="Audit log").click()
-        page.wait_for_selector("text=POST /login")
-        assert "evergreen keys create admin" in page.locator("main").inner_text()
-        look(page, "/audit")
-        assert complaints == []
+def test_what_is_refused_is_said_where_it_was_asked(chromium: Any, server: Server) -> None:
+    with tab(chromium, server.url, "phone") as t:
+        t.go("/loops/notes")
+        t.press(t.page.locator("summary", has_text="Start one"))
+        for label in ("Versions beside the champion", "Their shares of the units", "Reason"):
+            t.page.locator("#experiment").get_by_label(label).fill("many")
+        t.page.keyboard.press("Enter")
+        assert "are numbers" in t.page.get_by_role("alert").inner_text()
+        t.check("/loops/notes, refused")
 
 
-def champion(server: Server) -> int:
-    """Return the version that answers."""
-    found = server.http.get("/api/parima/status").json()["champion"]
-    return int(found["version"])
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, str]]]:
+    """Backdoor AI as its template lays it down, with keys."""
+    home = tmp_path_factory.mktemp("door") / "app"
+    assert command(home.parent, "init", "--template", "backdoor", home.name).code == 0
+    keys = {
+        role: command(home, "keys", "create", f"the {role}", "--role", role).out.strip() for role in ("app", "admin")
+    }
+    with serving(home) as server:
+        yield server, keys
+
+
+def sign_in(t: Any, key: str) -> None:
+    t.page.get_by_label("Key").fill(key)
+    t.page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("size", ["desk", "phone"])
+def test_a_person_signs_in_and_sees_what_the_role_allows(
+    chromium: Any, locked: tuple[Server, dict[str, str]], size: str
+) -> None:
+    server, keys = locked
+    with tab(chromium, server.url, size) as t:
+        t.go("/loops/intent")
+        t.page.wait_for_url("**/login?next=*")
+        t.check("/login")
+        sign_in(t, keys["app"])
+        t.page.wait_for_url(server.url + "/loops/intent")
+        assert t.page.get_by_role("button", name="Train now").is_disabled()
+        for path in ("/", "/loops/intent"):
+            t.look(path)
+        assert t.page.get_by_role("link", name="Audit log").count() == 0
+        assert t.complaints == []
+        for path in ("/audit", "/admin/training"):
+            t.look(path, status=403)
+        t.press(t.page.get_by_role("link", name="Sign in with another key"))
+        sign_in(t, "egk_wrong")
+        t.page.get_by_text("not known here").wait_for()
+        t.complaints.clear()  # of the browser's own, about the status
+        sign_in(t, keys["admin"])
+        t.page.wait_for_url(server.url + "/admin/training")
+        for path in ("/", "/admin/training", "/docs", "/audit"):
+            t.look(path)
+        assert "evergreen keys create admin" in t.page.locator("main").inner_text()
+        t.go("/")
+        t.press(t.page.get_by_role("link", name="Training"))
+        t.page.wait_for_url(server.url + "/admin/training")
+        assert t.page.get_by_role("heading", level=1).text_content() == "Training"
+        t.press(t.page.get_by_role("button", name="Sign out"))
+        t.page.wait_for_url(server.url + "/login")
+        assert t.complaints == []
