@@ -180,36 +180,36 @@ def main() -> None:
     """Run every simulation and write `results/gate.md`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    times = 200 if parser.parse_args().quick else 1000
-    few = max(times // 4, 100)
+    times = 100 if parser.parse_args().quick else 300
+    many, few = 2 * times, times // 6
     more = [
         f"Share of {times} draws in which the 95 % interval holds the truth; misses are where it lies above / below it, "
-        "2.5 % each where all is well. Below: "
-        f"{few} draws a line.",
+        "2.5 % each where all is well.",
         section(
-            "Rows in groups: coverage of the 95 % interval",
+            f"Rows in groups: coverage of the 95 % interval ({times} draws)",
             ["", "drawn as groups", "as if each row stood for itself"],
-            clusters(few),
+            clusters(times),
         ),
         section(
-            "Verdicts of the whole gate: non-inferiority, margin .02. To promote what is worse by the margin is wrong",
+            "Verdicts of the whole gate: non-inferiority, margin .02. To promote what is worse by the margin is wrong "
+            f"({many} draws)",
             ["rows that differ", "rows", "truth", "promote", "inconclusive", "reject", "promote without benefit"],
-            verdicts(few),
+            verdicts(many),
         ),
         section(
-            "Twelve parts of 100 rows, margin .02: how often any is called harmed",
+            f"Twelve parts of 100 rows, margin .02: how often any is called harmed ({times} draws)",
             ["truth", "Holm", "the harmed one is found", "each interval by itself"],
-            harm(few),
+            harm(times),
         ),
         section(
-            "k candidates, none better, on the same 400 rows: how often any is called better",
+            f"k candidates, none better, on the same 400 rows: how often any is called better ({few} draws)",
             ["k", "as it is", "with correct_looks"],
-            looks(max(few // 2, 100)),
+            looks(few),
         ),
         section(
-            "The effect said to be detectable, and how often one of that size was found (80 % is meant)",
+            f"The effect said to be detectable, and how often one of that size was found (80 % is meant; {many} draws)",
             ["rows", "said", "found"],
-            seen(few),
+            seen(many),
         ),
     ]
     title = "Judging candidates: intervals and verdicts by simulation"
