@@ -20,8 +20,8 @@ import pytest
 import evergreen
 from evergreen import engine
 from evergreen.core.loop import Loop
-from evergreen.core.records import Dataset, Event, Model, Run
-from evergreen.core.states import ModelState, RunState
+from evergreen.core.records import Dataset, Event, Model, Run, Upload
+from evergreen.core.states import ModelState, RunState, UploadState
 
 DRIVER = Path(__file__).with_name("driver.py")
 spec = importlib.util.spec_from_file_location("driver", DRIVER)
@@ -116,6 +116,7 @@ def before(drive: Driver, tmp_path_factory: pytest.TempPathFactory) -> Callable[
                 shutil.copytree(laid(models - 1, runner), home, dirs_exist_ok=True)
                 drive.settles(home)
             write(home / "data/log.jsonl", ROWS[models], sum(ROWS[:models]))
+            upload(home, f"u{models}")
             made[models, runner] = home
         return made[models, runner]
 
@@ -127,6 +128,21 @@ def write(path: Path, n: int, start: int) -> None:
     with path.open("a") as file:
         for i in range(start, start + n):
             file.write(json.dumps({"input": {"i": i}, "label": "ab"[i % 3 == 0]}) + "\n")
+
+
+def upload(home: Path, id: str) -> None:
+    """Let a model from a device wait for the next training."""
+    project = evergreen.open(home / "evergreen.toml")
+    try:
+        (home / id / "model").mkdir(parents=True)
+        (home / id / "model" / "weights").write_text(id)
+        project.store.put(f"uploads/l/{id}", home / id)
+        sent = Upload(
+            id=id, loop="l", state=UploadState.PENDING, name="m.onnx", format="onnx", sha256="0", size=1, key=f"uploads/l/{id}"
+        )  # fmt: skip
+        project.ledger.add(sent, by="phone", because="a test")
+    finally:
+        project.ledger.close()
 
 
 @pytest.mark.parametrize(("place", "line"), CUTS, ids=[f"{p}+{n}" for p, n in CUTS])
@@ -181,6 +197,9 @@ def check(home: Path, *, models: int) -> Counter[str]:
         there = [bool(loop.store.list(model.key)) for model in known]
         assert there == [False] * (models - 2) + [True] * min(models, 2)
         assert len({d.version for d in loop.ledger.find(Dataset, "l")}) >= models
+        uploads = loop.ledger.find(Upload, "l")
+        assert [(u.id, u.state) for u in uploads] == [(f"u{n}", UploadState.FAILED) for n in range(models)]  # of no use
+        assert {u.run for u in uploads} == {r.id for r in runs if r.state is RunState.SUCCEEDED}
         folders = Counter(p.parent.name for p in (home / ".evergreen/runs").glob("*/begun"))
         assert set(folders.values()) == {1}
         assert len(folders) == sum(r.attempt for r in runs if r.handle)
