@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen import engine
-from evergreen.core.errors import Conflict, InvalidInput, NotFound
+from evergreen.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
 from evergreen.core.records import Event, Experiment, Model
@@ -117,6 +117,33 @@ def test_one_better_and_one_worse(loop: Loop) -> None:
     assert any(said.startswith("forced by rollout: v1: 80.0 %") for said in events(loop)) or any(
         said.startswith("promoted by rollout: v1: 80.0 %") for said in events(loop)
     )
+
+
+def test_it_ends_with_its_winner_as_champion_or_goes_on(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(loop, promote=True)
+    outcomes(loop, m1=320, m2=180, m3=240)
+    with monkeypatch.context() as away:
+
+        def unavailable(key: str) -> list[str]:
+            raise Unavailable("the store is away")
+
+        away.setattr(loop.store, "list", unavailable)
+        with pytest.raises(Unavailable):
+            rollout.advance(loop)
+        assert state(loop) is ExperimentState.RUNNING
+    rollout.advance(loop)
+    assert state(loop) is ExperimentState.ENDED
+    assert loop.ledger.last(Model, "l", M.CHAMPION).version == 1
+
+
+def test_a_winner_whose_files_are_gone_is_not_promoted_and_that_is_said(loop: Loop) -> None:
+    begin(loop, promote=True)
+    outcomes(loop, m1=320, m2=180, m3=240)
+    loop.store.delete("models/m1")
+    rollout.advance(loop)
+    assert state(loop) is ExperimentState.ENDED
+    assert loop.ledger.last(Model, "l", M.CHAMPION).version == 3
+    assert "v1 cannot be loaded: its files are not in the store any more" in events(loop)
 
 
 def test_a_worse_arm_is_out_while_the_others_go_on(loop: Loop) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from evergreen.core.errors import Conflict, InvalidInput, NotFound, Stale, Unavailable
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Tally
-from evergreen.core.records import Model
+from evergreen.core.records import Experiment, Model
 from evergreen.core.states import ON_THE_WAY, ExperimentState, ModelState
 from evergreen.stages.rollout import experiments
 from evergreen.stages.rollout.evidence import Watch, weigh
@@ -171,15 +171,23 @@ def _watch_champion(loop: Loop) -> None:
 
 def _experimenting(loop: Loop) -> bool:
     """Look at the experiment; make its winner champion where that was asked for. Says whether it goes on."""
-    found, standing = experiments.look(loop)
-    if found is None or standing is None:
+    running = loop.ledger.last(Experiment, loop.name, ExperimentState.RUNNING)
+    if running is None:
         return False
-    if found.state is ExperimentState.RUNNING:
-        return True
-    if found.state is ExperimentState.ENDED and found.promote and standing.winner is not None:
-        promote(loop, standing.winner, by="rollout", why=standing.because, force=True)
-        return True
-    return False
+    if not running.promote:
+        found, _ = experiments.look(loop)
+        return found is not None and found.state is ExperimentState.RUNNING
+    with loop.ledger.together():  # it ends with its winner as champion, or goes on
+        found, standing = experiments.look(loop)
+        if found is None or standing is None or found.state is not ExperimentState.ENDED or standing.winner is None:
+            return found is not None and found.state is ExperimentState.RUNNING
+        try:
+            promote(loop, standing.winner, by="rollout", why=standing.because, force=True)
+        except Stale:
+            raise  # somebody was faster: the next turn looks again
+        except Conflict as e:
+            loop.ledger.note(loop.name, "not promoted", by="rollout", because=str(e))
+    return True
 
 
 def _put_back(loop: Loop, champion: Model, former: Model, because: str) -> Model:
