@@ -72,11 +72,13 @@ def wanted(url: str, *, app_url: str = "", force: bool = False, say: Callable[[s
     return True
 
 
-def report(url: str, *, patience_s: float = 60.0, say: Callable[[str], None] = print) -> None:
+def report(url: str, *, patience_s: float = 180.0, say: Callable[[str], None] = print) -> None:
     """Print what came of the newest trigger, and the report on the newest model, as far as the app has written them."""
     store = _open(url)
     deadline = time.monotonic() + patience_s
     status = folder.training_status(store)
+    if status["waiting"]:
+        say("Waits for the app, which judges the new model and publishes it.")
     while status["waiting"] and time.monotonic() < deadline:
         time.sleep(2)
         status = folder.training_status(store)
