@@ -145,6 +145,19 @@ def test_a_change_in_kind_is_told(world: World) -> None:
     assert {f["name"] for f in world.events()[1].details["features"]} >= {"x", "label"}
 
 
+def test_a_kind_that_comes_and_goes_under_one_alarm_is_told_once(world: World) -> None:
+    world.crown()
+    world.look()
+    world.ask(600)
+    for _ in range(3):
+        world.ask(300, shift=2.0, label="b", confidence=0.5)
+        world.ask(300, shift=2.0)
+    assert [e.what for e in world.events()] in (["drift"], ["drift", "drift"])
+    assert observe.drift_report(world.loop)["alarm"]["kinds"] == ["inputs"]
+    world.ask(1000)
+    assert [e.what for e in world.events()][-1] == "all clear"
+
+
 def test_labels_that_come_tell_of_a_fall(world: World) -> None:
     world.crown()
     world.look()

@@ -1,4 +1,4 @@
-"""One alarm for as long as something is wrong: when it begins, when it changes in kind, when it is over. Pure."""
+"""One alarm for as long as something is wrong: when it begins, when another kind joins it, when it is over. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Alarm(msgspec.Struct, frozen=True):
     since: str  #: when it began
     kinds: list[str]  #: inputs, outputs, quality
     because: str
+    told: list[str] = []  #: kinds that were told since it began; what comes and goes is no news
 
 
 def kinds(found: Iterable[Finding], quality: Quality) -> list[str]:
@@ -33,15 +34,25 @@ def kinds(found: Iterable[Finding], quality: Quality) -> list[str]:
 
 
 def news(before: Alarm | None, now: Sequence[str]) -> str | None:
-    """Return the kind of event that is due: `drift` when it begins or changes in kind, `all clear` when it is over.
+    """Return the kind of event that is due: `drift` when it begins or a kind joins it, `all clear` when it is over.
 
     >>> news(None, ["inputs"]), news(Alarm("", ["inputs"], ""), ["inputs"]), news(Alarm("", ["inputs"], ""), [])
     ('drift', None, 'all clear')
     """
-    was = before.kinds if before is not None else []
-    if list(now) == was:
+    if before is None:
+        return "drift" if now else None
+    if not now:
+        return "all clear"
+    return None if {*now} <= {*before.kinds, *before.told} else "drift"
+
+
+def of(before: Alarm | None, now: Sequence[str], because: str, at: str) -> Alarm | None:
+    """Return the alarm that there is now, if there is one."""
+    if not now:
         return None
-    return "drift" if now else "all clear"
+    if before is None:
+        return Alarm(at, [*now], because, [*now])
+    return Alarm(before.since, [*now], because, sorted({*before.told, *before.kinds, *now}))
 
 
 def worst(found: Iterable[Finding]) -> list[Finding]:

@@ -29,7 +29,7 @@ _ORIGIN = "predict"
 
 
 def look(loop: Loop) -> None:
-    """Count what is new, compare, and say so if an alarm begins, changes in kind or is over.
+    """Count what is new, compare, and say so if an alarm begins, another kind joins it, or it is over.
 
     Costs two look-ups while little is new.
     """
@@ -109,17 +109,17 @@ def _conclude(loop: Loop, state: State, *, references: bool) -> None:
     state.looked.unwritten |= set(drifted) != set(state.window.drifted)
     state.window.drifted = drifted
     what = alarm.news(state.alarm, kinds)
+    before = state.alarm.kinds if state.alarm is not None else []
     rows = memory.whole(state.references.inputs, state.window.inputs).n
     with loop.ledger.together():
-        if what is not None:
-            before = state.alarm.kinds if state.alarm is not None else ()
+        if kinds != before:
             because = alarm.told(found, state.quality, rows, state.looked.version, before)
-            since = state.alarm.since if state.alarm is not None else loop.now().isoformat()
-            state.alarm = alarm.Alarm(since, kinds, because) if kinds else None
+            state.alarm = alarm.of(state.alarm, kinds, because, loop.now().isoformat())
             state.looked.unwritten = True
-            details = alarm.details(found, state.quality, kinds, state.looked.version)
             memory.keep_alarm(loop, state.alarm)
-            loop.ledger.note(loop.name, what, by="observe", because=because, details=details)
+            if what is not None:
+                details = alarm.details(found, state.quality, kinds, state.looked.version)
+                loop.ledger.note(loop.name, what, by="observe", because=because, details=details)
         memory.keep_figures(loop, found, state.quality)
         memory.keep(loop, state, references=references)
     if state.looked.unwritten:
