@@ -188,7 +188,7 @@ def test_any_cookie_header_can_be_read(raw: bytes | None) -> None:
 
 
 def test_what_comes_through_a_proxy_is_not_this_machine(app: App) -> None:
-    for header in ("x-forwarded-for", "forwarded"):
+    for header in ("x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"):
         for method, path in (("GET", "/api/toy/models"), ("POST", "/api/toy/predict")):
             assert app.http.request(method, path, headers={header: "for=1.2.3.4"}).status_code == 403
     _, key = auth.create(app.project.ledger, "phone", "app")

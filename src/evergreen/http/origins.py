@@ -10,6 +10,10 @@ from evergreen.core.errors import Refused
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _REMEMBERED = 1000
+#: Headers by which proxies tell that they passed a call on.
+PASSED_ON = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 
 Head = list[tuple[bytes, bytes]]
 

@@ -28,7 +28,7 @@ from evergreen.http.desk import Desk
 from evergreen.http.figures import FOLDER, Figures
 from evergreen.http.follower import Follower
 from evergreen.http.metrics import History
-from evergreen.http.origins import Origins, loopback
+from evergreen.http.origins import PASSED_ON, Origins, loopback
 from evergreen.http.rates import Rates, neighbourhood
 from evergreen.http.receipts import Receipts
 from evergreen.http.sessions import HOURS, Sessions, cookies, secret
@@ -238,7 +238,7 @@ class Serving:
             self._by_address.spend(address(scope))
         if self.local and caller.role > Role.NONE and caller.via in ("open", "anonymous"):
             self.origins.check_host(headers.get(b"host"))
-            if caller.via == "open" and (b"x-forwarded-for" in headers or b"forwarded" in headers):
+            if caller.via == "open" and not PASSED_ON.isdisjoint(headers):
                 raise Refused(
                     "this call came through a proxy: others than this machine could be behind it",
                     hint="Make a key: evergreen keys create --role admin NAME. Or set `anonymous` in [http].",
