@@ -101,7 +101,7 @@ def test_worse_slower_and_better(server: Server) -> None:
         assert told["because"].startswith("it is worse: "), told
         assert "judged answers right, the champion's" in told["because"]
 
-        train(server, skill=0.7, slow_ms=60)
+        train(server, skill=0.7, slow_ms=300)
         told = became(server, 3)
         assert told["to"] == "rolled_back", told
         assert "ms on average, more than 10 times the champion's" in told["because"], told

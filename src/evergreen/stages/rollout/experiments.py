@@ -116,7 +116,8 @@ def report(loop: Loop, id: str | None = None) -> dict[str, Json]:
     """Return how an experiment stands, or stood at its end: as data, and as Markdown under `markdown`."""
     found = loop.ledger.last(Experiment, loop.name) if id is None else loop.ledger.get(Experiment, id)
     if found is None or found.loop != loop.name:
-        raise NotFound(f"{loop.name} has had no experiment yet")
+        hint = f"Begin one: evergreen experiment {loop.name} --versions 2 --shares 0.2 --why …"
+        raise NotFound(f"{loop.name} has had no experiment yet", hint=hint)
     standing: Mapping[str, Json] = found.report or _standing(loop, found).plain()
     return {
         "id": found.id,
