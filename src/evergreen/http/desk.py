@@ -23,7 +23,7 @@ from evergreen.stages.serve import Answer, Live
 log = logging.getLogger("evergreen.http")
 
 #: Predictions are handed to the writer in batches: after this many seconds, or this many of them.
-_PAUSE, _BATCH = 0.01, 100
+_PAUSE, _BATCH = 0.025, 500
 #: Exposures are written down after this many seconds; this many units are known to have been.
 _EXPOSE, _MET = 0.25, 200_000
 #: Predictions kept at hand for feedback, and questions to shadows that may wait.
@@ -53,7 +53,7 @@ class Desk:
         self._aside = aside  # for shadows: they must not keep those waiting who are heard
         self._log = loop.config.serve.log == "all"
         self._consent = loop.config.collect.consent
-        self._given: list[Given] = []
+        self._given: list[Sample] = []
         self._traffic: dict[str, list[float]] = {}  # model id -> [answered, failed, ms, ms², compared, agreed]
         self._scheduled = False
         self._recent = Recent(_RECENT)
@@ -139,25 +139,11 @@ class Desk:
             id: Tally(int(n), int(bad), latency_ms=ms, latency_sq=sq, compared=int(both), agreed=int(same))
             for id, (n, bad, ms, sq, both, same) in counted.items()
         }
-        name = self.loop.name
-        samples = [
-            Sample(
-                id=g.id,
-                loop=name,
-                input=g.value,
-                output=g.output,
-                origin="predict",
-                subject=g.subject,
-                model=g.model,
-                session=g.session,
-            )
-            for g in given
-        ]
         try:
-            self._intake.put(name, samples, traffic, partial(self._written, len(samples)))
+            self._intake.put(self.loop.name, given, traffic, partial(self._written, len(given)))
         except Unavailable as e:
-            self._handed -= len(samples)
-            self._tell(len(samples), e)
+            self._handed -= len(given)
+            self._tell(len(given), e)
 
     def _written(self, n: int, _: Sequence[bool] | None, error: Exception | None) -> None:
         """Note what became of predictions; called on the writer's thread."""
@@ -200,7 +186,7 @@ class Desk:
         if answer.failed:
             self._blame(answer.failed)
         if self._log and (consent or not self._consent):
-            self._given.append(given)
+            self._given.append(self._sample(given))
             self._handed += 1
             self._recent.add(given, self._handed - self._settled)
             if self._repeats and given.session:
@@ -212,6 +198,18 @@ class Desk:
             asked = asyncio.get_running_loop().run_in_executor(self._aside, self._ask, answer.shadows, given)
             asked.add_done_callback(self._asked)
         self._schedule()
+
+    def _sample(self, given: Given) -> Sample:
+        return Sample(
+            id=given.id,
+            loop=self.loop.name,
+            input=given.value,
+            output=given.output,
+            origin="predict",
+            subject=given.subject,
+            model=given.model,
+            session=given.session,
+        )
 
     def _failed(self, error: EvergreenError) -> None:
         if isinstance(error, PredictionFailed):

@@ -7,6 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from evergreen.http.packets import Packets
+
 #: Seconds for a caller to say what it wants, and to go on with a body. Bytes of a head, and of whatever is no body.
 HEAD_S, BODY_S = 30.0, 60.0
 HEAD, ASIDE = 64 * 1024, 256 * 1024
@@ -30,7 +32,7 @@ class Wire(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look after it from now on."""
-        super().connection_made(transport)
+        super().connection_made(Packets(transport, self.loop))  # type: ignore[arg-type]
         self._watch = self.loop.call_later(LOOK_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
