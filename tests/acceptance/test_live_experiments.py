@@ -42,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         rows = [{"id": f"r{i}", "input": {"n": i}, "label": truth(i)} for i in range(40)]
         server.post("/api/guess/samples", rows)
         train(server, skill=0.7)
-        wait(lambda: server.get("/api/guess/status")["champion"], "a first champion")
+        wait(lambda: server.get("/health")["loops"]["guess"]["model_loaded"], "a first champion that answers")
         yield server
 
 
@@ -101,7 +101,7 @@ def test_worse_slower_and_better(server: Server) -> None:
         assert told["because"].startswith("it is worse: "), told
         assert "judged answers right, the champion's" in told["because"]
 
-        train(server, skill=0.7, slow_ms=300)
+        train(server, skill=0.7, slow_ms=150)
         told = became(server, 3)
         assert told["to"] == "rolled_back", told
         assert "ms on average, more than 10 times the champion's" in told["because"], told
