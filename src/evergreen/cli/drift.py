@@ -1,4 +1,4 @@
-"""`evergreen drift`: is live traffic still what the champion learnt from?"""
+"""`evergreen drift`: whether live traffic is still what the champion learnt from."""
 
 from __future__ import annotations
 
