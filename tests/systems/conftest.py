@@ -40,7 +40,7 @@ class System:
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.run("init", "--template", template, str(home), cwd=home.parent)
-        self.http = httpx.Client(timeout=30)
+        self.http = httpx.Client(timeout=PATIENCE_S)
 
     def run(self, *words: str, cwd: Path | None = None, rc: int = 0) -> str:
         """Run a command in the folder; return what it printed."""

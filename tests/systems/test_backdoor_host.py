@@ -151,7 +151,7 @@ def test_B15_it_fits_a_small_host_while_serving(lay_down: LayDown, backdoor: Sys
 
         def load(seed: int) -> None:
             phones = Phones(seed)
-            with httpx.Client(timeout=30, base_url=laid.url) as http:
+            with httpx.Client(timeout=300, base_url=laid.url) as http:
                 while not stop.is_set():
                     assert http.post("/api/intent/predict", json={"text": phones.text("weather")}).status_code == 200
                     assert http.post("/api/ai/learn", json=phones.batch(10)).status_code == 200

@@ -50,12 +50,13 @@ def test_B4_a_file_is_taken_and_answered(backdoor: System) -> None:
             "source": "script", "triggered_by": "ann", "mine": [1, 2]}  # fmt: skip
     path = drop(backdoor, "training_needed.json", said)
     seen = set()
-    answer = None
-    while answer is None:
+
+    def over() -> Any:
         now = json.loads(path.read_text())
         seen.add(now["status"])
-        answer = now if now["status"] in ("completed", "failed") else None
-        time.sleep(0.02)
+        return now if now["status"] in ("completed", "failed") else None
+
+    answer = backdoor.wait(over, "the file is answered")
     assert answer["status"] == "completed", answer
     assert seen <= {"pending", "processing", "training", "completed"}
     assert {key: answer[key] for key in said if key != "status"} == {k: v for k, v in said.items() if k != "status"}

@@ -81,7 +81,7 @@ class Witness(threading.Thread):
 
     def run(self) -> None:
         questions = list(Viewers(5).questions(200))
-        with httpx.Client(timeout=30) as http:
+        with httpx.Client(timeout=300) as http:
             while not self.ended.is_set():
                 for question in questions[:20]:
                     answer = http.post(self.url + "/api/parima/predict", json=question)
@@ -125,15 +125,19 @@ def changed(lay_down: LayDown) -> Iterator[dict[str, Any]]:
             begun = time.time()
             assert laid.post("/api/parima/train").json() == STARTED
             seen: set[int] = set()
+            asked = ended = begun
             while laid.status()["training_in_progress"]:
+                ended = asked  # it was under way at this moment still
                 seen.update(trainers(laid.home))
                 time.sleep(0.02)
-            ended = time.time()
+                asked = time.time()
             laid.wait(
-                lambda: laid.models()[0]["state"] in ("champion", "rejected", "undecided"), "the new model is live"
+                lambda: laid.models()[0]["state"] in ("champion", "rejected", "undecided"), "the new model is judged"
             )
+            assert laid.models()[0]["state"] == "champion", laid.models()[0]["verdict"]
+            laid.wait(lambda: laid.get("/health")["loops"]["parima"]["version"] == 2, "the new model is live")
             live = time.time()
-            laid.wait(lambda: witness.answers and witness.answers[-1][0] > live + 0.2, "the witness saw it")
+            laid.wait(lambda: sum(at > live for at, *_ in list(witness.answers)) > 5, "the witness saw it")
         finally:
             witness.end()
         yield {
@@ -155,8 +159,8 @@ def test_P11_a_new_model_is_live_without_a_restart(changed: dict[str, Any]) -> N
     assert changed["same"]
     newest = changed["models"][0]
     assert (newest["version"], newest["state"]) == (2, "champion"), newest["verdict"]
-    after = [version for at, _, version in changed["answers"] if at > changed["live"] + 0.1]
-    assert set(after) == {2}
+    after = [version for at, _, version in changed["answers"] if at > changed["live"]]
+    assert set(after[1:]) == {2}  # the first may have been on its way
     assert changed["health"]["loops"]["parima"]["version"] == 2
 
 
