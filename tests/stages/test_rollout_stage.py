@@ -65,7 +65,8 @@ def test_a_canary_that_gathers_evidence_is_let_finish(open_loop: Open, tmp_path:
     add(loop, tmp_path, M.CHAMPION, M.CANARY, M.PASSED, M.PASSED)
     rollout.advance(loop)
     assert states(loop) == ["champion", "canary", "rolled_back", "passed"]
-    assert observe.status(loop)["rollout"]["version"] == 2
+    said = observe.status(loop)
+    assert (said["rollout"]["version"], said["waiting"]) == (2, [4])
     outcomes(loop, 160, 40)
     rollout.advance(loop)
     assert states(loop) == ["champion", "rolled_back", "rolled_back", "passed"]

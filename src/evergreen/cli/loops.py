@@ -79,6 +79,7 @@ def _far(run: dict[str, Any]) -> str:
 def _line(s: dict[str, Any]) -> list[Any]:
     champion, run, rollout, samples = s["champion"], s["run"], s["rollout"], s["samples"]
     scores = ", ".join(f"{k} {terminal.figure(v)}" for k, v in list(champion["scores"].items())[:2]) if champion else ""
+    waiting = "".join(f", v{version} waits" for version in s["waiting"])
     training = "–"
     if run:
         counted = f" {run['step']}/{run['total']}" if run["total"] else ""
@@ -91,7 +92,7 @@ def _line(s: dict[str, Any]) -> list[Any]:
         samples["new"],
         samples["quarantined"],
         training,
-        f"v{rollout['version']} {rollout['state']} {rollout['share']:.0%}" if rollout else "–",
+        f"v{rollout['version']} {rollout['state']} {rollout['share']:.0%}{waiting}" if rollout else "–",
     ]
 
 

@@ -29,6 +29,7 @@ def status(loop: Loop) -> dict[str, Any]:
         "recipe": loop.config.recipe.use,
         "champion": _model(loop, champion),
         "rollout": _model(loop, challenger),
+        "waiting": [m.version for m in ledger.find(Model, name, M.PASSED) if challenger and m.id != challenger.id],
         "samples": {
             "collected": counts.usable,
             "new": max(0, counts.usable - (ledger.get(Dataset, learnt).collected if learnt else 0)),
