@@ -22,7 +22,7 @@ def drift(
         return
     alarm, quality = said["alarm"], said["quality"]
     if alarm:
-        print(f"ALARM ({', '.join(alarm['kinds'])}), since {terminal.ago(alarm['since'])}")
+        print(f"ALARM ({', '.join(alarm['kinds'])}), begun {terminal.ago(alarm['since'])}")
     print(f"{said['loop']}: {said['because']}")
     if quality:
         before = f", {quality['before']:.1%} before" if quality["fallen"] else ""

@@ -59,7 +59,7 @@ def status(
             if last := s.get("last_event"):
                 print(f"{s['loop']}: {_what(last)}, {terminal.ago(last['at'])}: {last['because']}")
             for alarm in s["alarms"]:
-                print(f"{s['loop']}: ALARM ({alarm['kind']}), since {terminal.ago(alarm['since'])}: {alarm['because']}")
+                print(f"{s['loop']}: ALARM ({alarm['kind']}), begun {terminal.ago(alarm['since'])}: {alarm['because']}")
     for one in told:
         if one["error"]:
             since = terminal.ago(one["failing_since"])
