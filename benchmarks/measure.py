@@ -95,6 +95,16 @@ def wrk(server: psutil.Process, url: str, body: str, *, connections: int = 8, se
     )
 
 
+def settle(server: psutil.Process, seconds: float = 20) -> None:
+    """Wait until nothing is starting any more: all processes together use little of a core."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        before = _cpu(server)
+        time.sleep(0.5)
+        if _cpu(server) - before < 0.05:
+            return
+
+
 def _cpu(server: psutil.Process) -> float:
     return sum(sum(p.cpu_times()[:2]) for p in _all(server))
 

@@ -23,7 +23,7 @@ import httpx
 import measure
 import psutil
 from asking import asking, failed, quantile
-from measure import Load, free_port, process, report, table, wrk
+from measure import Load, free_port, process, report, settle, table, wrk
 from peers import FEATURES
 from stage import body, forest, graph, lod, peer, question, quiet, serving
 from swaps import Swap, checked, promote
@@ -192,6 +192,7 @@ def _measure(loads: dict[tuple[int, int, str], list[Load]], server: Server, proc
     print(f"{server.title}, {processes} …", file=sys.stderr, flush=True)
     with server.run(processes) as (running, url):
         _wait(url + server.path, server.body)
+        settle(running)
         for connections in CONNECTIONS if processes == 1 else CONNECTIONS[-1:]:
             wrk(running, url + server.path, server.body, connections=connections, seconds=1)
             load = wrk(running, url + server.path, server.body, connections=connections, seconds=seconds)
