@@ -10,6 +10,8 @@ import json
 import random
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,6 @@ from acceptance_kit import Server, serving, wait
 from live_recipes import truth
 
 HERE = Path(__file__).parent
-#: Where the recipes of the scene are found.
-PATHS = {"PYTHONPATH": str(HERE)}
 LONG = "a-rather-long-name-of-a-loop-that-nobody-has-fed-yet"
 TOML = f"""
 tick = "200ms"
@@ -112,8 +112,20 @@ def lay_down(home: Path) -> None:
     (home / "golden.jsonl").write_text("".join(json.dumps(c) + "\n" for c in cases))
 
 
-def perform(server: Server) -> None:
-    """Let everything happen."""
+@contextmanager
+def played(home: Path) -> Iterator[Server]:
+    """Lay the project down, serve it, and let everything happen; at the end no training is left behind."""
+    lay_down(home)
+    with serving(home, PYTHONPATH=str(HERE)) as server:
+        try:
+            _perform(server)
+            yield server
+        finally:
+            server.http.post("/api/forecasts/cancel", json={"why": "the end"})
+            wait(lambda: server.get("/api/forecasts/status")["run"] is None, "the training has ended")
+
+
+def _perform(server: Server) -> None:
     dice = random.Random(5)
     _running_and_failed(server)
     _guesses(server)
@@ -217,9 +229,6 @@ def _asked(row: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 if __name__ == "__main__":
-    home = Path(sys.argv[1])
-    lay_down(home)
-    with serving(home, **PATHS) as server:
-        perform(server)
+    with played(Path(sys.argv[1])) as server:
         print(server.url, flush=True)
         input()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from acceptance_kit import Server, command, serving, wait
 from browsing import browser, needs_chromium, tab
-from scene import LONG, PATHS, champion, lay_down, perform
+from scene import LONG, champion, played
 
 pytestmark = needs_chromium
 
@@ -42,10 +42,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on which everything has happened that a page can show."""
-    home = tmp_path_factory.mktemp("pages") / "scene"
-    lay_down(home)
-    with serving(home, **PATHS) as server:
-        perform(server)
+    with played(tmp_path_factory.mktemp("pages") / "scene") as server:
         yield server
 
 
