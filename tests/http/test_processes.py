@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import evergreen
 from evergreen import engine
+from evergreen.core.ports import Ledger
 from evergreen.core.records import Model, Run
 from evergreen.core.states import ModelState
 
@@ -148,8 +149,7 @@ def test_they_do_on_postgresql_too(launch: Launch, postgresql: str) -> None:
 def test_a_promotion_past_the_server_is_followed(pair: Process) -> None:
     project = evergreen.open(pair.folder / "evergreen.toml")
     with closing(project.ledger) as ledger:
-        (champion,) = ledger.find(Model, "toy", ModelState.CHAMPION)
-        other = 3 - champion.version
+        other = 3 - champion(ledger)
         engine.promote(project["toy"], other, by="test", why="past the server", force=True)
     in_a_row = 0
 
@@ -194,7 +194,7 @@ def test_when_the_one_that_turns_the_loops_is_killed_another_does_and_it_is_star
             assert post(pair, "promote", promoted) in (200, 409)  # 409: it is champion
             assert post(pair, "train", {"force": True, "overrides": {"mark": f"after {turn}"}}) in (202, 409)
             wait(lambda before=holder: held(pair.folder) not in ("", before), 60)
-            wait(lambda n=first + turn + 1: len(ledger.find(Model, "toy")) == n, 60)
+            wait(lambda n=first + turn + 1: champion(ledger) == n, 60)
             wait(lambda before=before: len({p.pid for p in children(pair)} - before) == 1, 60)
             present(pair, 2)
         assert len(ledger.find(Run, "toy")) == first + 2  # nothing was done twice
@@ -247,6 +247,11 @@ def patiently(ask: Callable[[], httpx.Response]) -> httpx.Response:
 def post(server: Process, what: str, body: Any) -> int:
     """Send something to whichever process lives."""
     return patiently(lambda: httpx.post(f"{server.url}/api/toy/{what}", json=body, timeout=60)).status_code
+
+
+def champion(ledger: Ledger) -> int:
+    (found,) = ledger.find(Model, "toy", ModelState.CHAMPION)
+    return found.version
 
 
 def gone(process: psutil.Process) -> bool:
