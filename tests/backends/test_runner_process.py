@@ -163,6 +163,7 @@ from pathlib import Path
 import msgspec
 
 from evergreen.core.config import Use
+from evergreen.core.errors import ConfigError
 from evergreen.core.plugins import make
 from evergreen.core.ports import Ticket
 
@@ -311,45 +312,24 @@ def test_the_memory_limit(store: Store, tmp_path: Path) -> None:
     assert "ran out of memory" in failed.error
 
 
-def test_how_the_child_lives(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [{"nice": 15}, {}], ids=["by settings", "by a variable"])
+def test_how_the_child_lives(
+    store: Store, tmp_path: Path, said: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It stands back, in a session of its own, in the project's folder, with bounded threads."""
+    monkeypatch.setenv("EVERGREEN_NICE", "3" if said else "15")
     recipe = home_recipe(
         tmp_path,
         "super().train(job)\n"
-        "return {'nice': os.nice(0), 'policy': os.sched_getscheduler(0), 'cwd': os.getcwd(), 'omp': os.environ['OMP_NUM_THREADS'],"
-        " 'threads': job.threads, 'leader': os.getsid(0) == os.getpid(), 'stdin': sys.stdin.read()}",
+        "return {'nice': os.nice(0), 'policy': os.sched_getscheduler(0), 'cwd': os.getcwd(), 'threads': job.threads,"
+        " 'omp': os.environ['OMP_NUM_THREADS'], 'leader': os.getsid(0) == os.getpid(), 'stdin': sys.stdin.read()}",
     )
-    runner = made(tmp_path, store, threads=3, nice=15)
+    runner = made(tmp_path, store, threads=3, **said)
     done = wait_for(runner, runner.start(ticket(store, tmp_path, recipe=recipe)), ended)
     assert done.state == "done", done
-    expected = {
-        "nice": 15,
-        "policy": os.SCHED_BATCH,
-        "cwd": str(tmp_path),
-        "omp": "3",
-        "threads": 3,
-        "leader": True,
-        "stdin": "",
-    }
+    expected = {"nice": 15, "policy": os.SCHED_BATCH, "cwd": str(tmp_path), "threads": 3, "omp": "3"}
+    expected |= {"leader": True, "stdin": ""}
     assert {name: done.details[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize(("said", "nice"), [("7", 7), ("", 19)])
-def test_the_niceness_that_settings_leave_open(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, nice: int
-) -> None:
-    monkeypatch.setenv("EVERGREEN_NICE", said)
-    recipe = home_recipe(tmp_path, "super().train(job)\nreturn {'nice': os.nice(0)}")
-    runner = made(tmp_path, store)
-    done = wait_for(runner, runner.start(ticket(store, tmp_path, recipe=recipe)), ended)
-    assert done.details["nice"] == nice
-
-
-def test_a_niceness_that_is_none(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVERGREEN_NICE", "very")
-    with pytest.raises(ConfigError, match='it is "very", and not a whole number from 0 to 19') as e:
-        made(tmp_path, store)
-    assert e.value.field == "EVERGREEN_NICE"
 
 
 @pytest.mark.parametrize("options", [{"nice": 20}, {"threads": 0}, {"memory_mb": 1}, {"gpu": 1}])

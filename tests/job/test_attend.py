@@ -30,7 +30,7 @@ def test_one_training_and_home(hands: Hands) -> None:
     assert (done.loop, done.run, done.attempt, done.state) == ("l", "r1", 1, "done")
     assert "trained, and the model is in the folder" in str(done)
     assert hands.runner.poll(handle).state == "done"
-    assert said[0].startswith("A training is there")
+    assert any(one.startswith("A training is there") for one in said)
     assert said[-1] == "The app has taken the result (done)."
     assert not [key for key in hands.store.list("jobs") if "/checkpoints/" in key and "leaving" in key]
 
@@ -47,7 +47,7 @@ def test_a_machine_that_cannot_says_so(hands: Hands) -> None:
     handle = hands.runner.start(hands.ticket())
     told: list[str] = []
     attend(str(hands.shared), wait_minutes=0.01, poll_s=0.05, say=told.append)
-    assert "this machine cannot do" in told[0]
+    assert any("this machine cannot do" in one for one in told)
     assert "one cannot" in hands.runner.poll(handle).phase
 
 
@@ -56,7 +56,7 @@ def test_a_recipe_that_is_not_here_is_left_to_others(hands: Hands) -> None:
     handle = hands.runner.start(ticket.__class__(**{**_fields(ticket), "recipe": {"use": "nowhere:Recipe"}}))
     told: list[str] = []
     attend(str(hands.shared), wait_minutes=0.01, poll_s=0.05, say=told.append)
-    assert "nowhere" in told[0]
+    assert any("nowhere" in one for one in told)
     assert hands.runner.poll(handle).state == "waiting"
 
 

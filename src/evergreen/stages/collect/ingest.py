@@ -159,8 +159,9 @@ def _trouble(loop: Loop, source: Source, message: str | None) -> None:
     before = loop.ledger.recall("trouble", key)
     if message == before:
         return
-    loop.ledger.remember("trouble", key, message)
     what, because = (
         ("source failed", message) if message else ("source recovered", f"{source.origin} can be read again")
     )
-    loop.ledger.note(loop.name, what, by="collect", because=because or "")
+    with loop.ledger.together():
+        loop.ledger.remember("trouble", key, message)
+        loop.ledger.note(loop.name, what, by="collect", because=because or "")

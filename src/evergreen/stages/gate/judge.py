@@ -79,8 +79,9 @@ def _ask_again(loop: Loop, model: Model, champion: Model) -> None:
 
 def _tell_once(loop: Loop, because: str) -> None:
     if loop.ledger.recall("trouble", f"{loop.name}/gate") != because:
-        loop.ledger.remember("trouble", f"{loop.name}/gate", because)
-        loop.ledger.note(loop.name, "cannot judge", by="gate", because=because)
+        with loop.ledger.together():
+            loop.ledger.remember("trouble", f"{loop.name}/gate", because)
+            loop.ledger.note(loop.name, "cannot judge", by="gate", because=because)
 
 
 def _case(loop: Loop, model: Model, champion: Model | None) -> tuple[Case, list[str]]:
