@@ -68,6 +68,16 @@ def test_doctor_says_what_is_wrong_and_what_to_do(run: Run, home: Path) -> None:
     assert "there is no such key" in said.out
 
 
+def test_doctor_reads_the_golden_cases(run: Run, home: Path) -> None:
+    settings = home / "evergreen.toml"
+    settings.write_text(settings.read_text().replace("[loops.toy.gate]", '[loops.toy.gate]\ngolden = "golden.jsonl"'))
+    said = run("doctor")
+    assert said.code == 1
+    assert "fail  golden cases   toy: the golden cases golden.jsonl cannot be read" in said.out
+    (home / "golden.jsonl").write_text('{"input": {"n": 1}, "expected": "a", "must": true}\n')
+    assert "ok    golden cases   toy: 1, of which 1 must be right" in run("doctor").out
+
+
 def test_the_file_is_found_from_a_folder_below(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(home / "deep" / "er")

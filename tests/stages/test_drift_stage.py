@@ -336,6 +336,8 @@ def test_drift_and_new_labels_are_a_reason_to_train_once(world: World) -> None:
     assert due.why.startswith("drift: inputs have changed: x (PSI ")
     assert due.why.endswith("60 new samples")
     _train(world, due)
+    asked = Run(id="rf", loop="l", state=RunState.REQUESTED, why="a file by itself", origin="file")
+    _train(world, world.loop.ledger.add(asked, by="test", because=""))  # no answer to what live traffic is
     assert _due(world) is None
     _label(world, 99)
     assert _due(world) is None  # twice as many are needed while the same alarm lasts

@@ -105,6 +105,7 @@ def examine(config: Path) -> Iterator[Finding]:
         for look in (_ledger, _store, _disk):
             yield _guarded(look, opened)
         yield from _sources(opened)
+        yield from _golden(opened)
         yield from _serving(opened)
     finally:
         opened.ledger.close()
@@ -247,6 +248,24 @@ def _sources(project: Project) -> Iterator[Finding]:
                 yield Finding("source", "warn", told, "Is the format as the settings say?")
             else:
                 yield Finding("source", "ok", f"{what}: {'rows to read' if pulled.rows else 'nothing in it yet'}")
+
+
+def _golden(project: Project) -> Iterator[Finding]:
+    """See whether the cases that candidates are asked can be read: while they cannot, nobody is judged."""
+    from evergreen.stages.gate import golden
+
+    for loop in project.loops.values():
+        if (name := loop.config.gate.golden) is None:
+            continue
+        try:
+            cases = golden.read(loop.home / name)
+        except EvergreenError as e:
+            yield Finding(
+                "golden cases", "fail", f"{loop.name}: {e}", e.hint or "No candidate is judged until they can."
+            )
+        else:
+            must = sum(case.must for case in cases)
+            yield Finding("golden cases", "ok", f"{loop.name}: {len(cases)}, of which {must} must be right")
 
 
 def _serving(project: Project) -> Iterator[Finding]:

@@ -171,8 +171,9 @@ def _unlearnt(loop: Loop, data: Snapshot) -> int:
 
 
 def _drift(loop: Loop) -> tuple[str, int]:
-    """Say what is wrong with live traffic, and how many trainings were queued since; a failed one was no answer.
+    """Say what is wrong with live traffic, and how many trainings were queued since.
 
+    One that failed, or learnt from a single file, was no answer.
     Each answer must do with twice the new labels of the one before: a training's own outcome, whatever it is and
     whatever its model is compared with next, can never be the reason for another.
     """
@@ -182,7 +183,7 @@ def _drift(loop: Loop) -> tuple[str, int]:
     alarm = json.loads(said)
     since = datetime.fromisoformat(alarm["since"])
     runs = takewhile(lambda run: run.at is None or run.at >= since, islice(loop.runs(), FEW))
-    answers = sum(run.dataset is not None and run.state is not RunState.FAILED for run in runs)
+    answers = sum(run.dataset is not None and run.origin is None and run.state is not RunState.FAILED for run in runs)
     return str(alarm["because"]), answers
 
 

@@ -14,7 +14,7 @@ from evergreen.core.errors import NotFound
 from evergreen.core.loop import Loop
 from evergreen.core.ports import Counts, Ledger, Tally
 from evergreen.core.records import Dataset, Event, Experiment, Model, Reject, Run, Upload
-from evergreen.core.states import IN_SERVICE, ON_THE_WAY, OPEN_RUNS, ExperimentState, ModelState
+from evergreen.core.states import IN_SERVICE, OPEN_RUNS, ExperimentState, ModelState
 from evergreen.stages import observe, rollout
 
 #: As many versions as a chart shows.
@@ -74,7 +74,7 @@ def _facts(loop: Loop, **more: Any) -> Facts:
     ledger, name = loop.ledger, loop.name
     models = ledger.find(Model, name, limit=VERSIONS, newest_first=True)
     champion = ledger.last(Model, name, ModelState.CHAMPION)
-    coming = ledger.last(Model, name, *ON_THE_WAY)
+    coming = rollout.coming(loop)
     datasets = ledger.find(Dataset, name, limit=VERSIONS, newest_first=True)
     compared = ledger.last(Experiment, name)
     return Facts(
