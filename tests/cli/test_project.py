@@ -70,7 +70,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(run: Run, home: Path) -> None:
 
 def test_doctor_reads_the_golden_cases(run: Run, home: Path) -> None:
     settings = home / "evergreen.toml"
-    settings.write_text(settings.read_text().replace("[loops.toy.gate]", '[loops.toy.gate]\ngolden = "golden.jsonl"'))
+    settings.write_text(settings.read_text().replace("gate = {", 'gate = { golden = "golden.jsonl",'))
     said = run("doctor")
     assert said.code == 1
     assert "fail  golden cases   toy: the golden cases golden.jsonl cannot be read" in said.out
