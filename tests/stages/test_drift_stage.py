@@ -63,16 +63,9 @@ class World:
         ledger.add(data, by="test", because="")
         if version > 1:
             ledger.move(self.model, ModelState.RETIRED, by="rollout", because="")
+        champion, since = ModelState.CHAMPION, self.time()
         self.model = ledger.add(
-            Model(
-                id=f"m{version}",
-                loop="l",
-                state=ModelState.CHAMPION,
-                version=version,
-                key="",
-                dataset=data.id,
-                since=self.time(),
-            ),
+            Model(id=f"m{version}", loop="l", state=champion, version=version, key="", dataset=data.id, since=since),
             by="test",
             because="",
         )
@@ -386,9 +379,9 @@ def _train(world: World, due: Run) -> None:
 
 
 def _end(world: World, id: str) -> None:
-    queued = world.loop.ledger.get(Run, id)
-    running = world.loop.ledger.move(queued, RunState.RUNNING, by="run", because="")
-    world.loop.ledger.move(running, RunState.SUCCEEDED, by="run", because="", ended=world.loop.now())
+    ledger = world.loop.ledger
+    running = ledger.move(ledger.get(Run, id), RunState.RUNNING, by="run", because="")
+    ledger.move(running, RunState.SUCCEEDED, by="run", because="", ended=world.loop.now())
     world.time.on(seconds=1)
 
 
