@@ -15,7 +15,7 @@ demo: $(VENV)/demo  ## watch the whole loop on made-up data
 	@$(BIN)/evergreen demo
 
 test: check browser  ## everything but what takes minutes
-	@$(PYTEST) -n $(WORKERS) -m "not slow"
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/dev browser  ## what takes minutes
 	@$(PYTEST) -m slow
