@@ -43,7 +43,8 @@ def look(loop: Loop) -> None:
     tally = loop.ledger.tally(champion.id)
     now = loop.now().timestamp()
     if last is None or last.model != champion.id:
-        _begin(loop, champion, tally)
+        if last is None or not _just_crowned(champion, now):
+            _begin(loop, champion, tally)
         return
     news = tally.answered - last.answered >= memory.pane_rows(rules) or tally.judged - last.judged >= LABELS
     if not (news or last.unwritten) or 0 <= now - last.at < PAUSE_S:
@@ -54,6 +55,11 @@ def look(loop: Loop) -> None:
     learnt = _take_in(loop, state, tally)
     state.looked.at = now
     _conclude(loop, state, references=learnt)
+
+
+def _just_crowned(champion: Model, now: float) -> bool:
+    """Say whether a champion may not last: to learn what it was trained on takes time that requests would rather have."""
+    return champion.since is not None and 0 <= now - champion.since.timestamp() < PAUSE_S
 
 
 def _begin(loop: Loop, champion: Model, tally: Tally) -> None:
