@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from http_harness import MEMORY, PLAIN, App, Process, learn, wait
 
+import evergreen
 from evergreen.client import Client
 from evergreen.core.records import Model, Sample
 from evergreen.core.states import ModelState
@@ -33,6 +35,12 @@ def tell(app: App, **said: Any) -> tuple[int, int]:
     answer = app.post("/api/toy/feedback", said)
     assert answer.status_code == 200, answer.text
     return answer.json()["accepted"], answer.json()["duplicates"]
+
+
+def written(folder: Path, id: str) -> Sample | None:
+    project = evergreen.open(folder / "evergreen.toml")
+    with closing(project.ledger) as ledger:
+        return ledger.sample("toy", id)
 
 
 def champion(app: App) -> Model:
@@ -105,6 +113,7 @@ def test_labels_that_come_late_are_joined_after_a_restart_and_by_another_server(
             again = http.post("/api/toy/feedback", json={"id": said["id"], "label": said["output"]})
             assert again.json()["duplicates"] == 1
             assert other.post("/api/toy/predict", json={"input": {"n": 1}, "session": "s", "id": "newer"}).is_success
+            wait(lambda: written(first.folder, "newer"))  # what another server has not written yet is not known here
             assert http.post("/api/toy/feedback", json={"session": "s", "score": 1}).json()["id"] == "newer"
         second.end()
     first.end(9)
