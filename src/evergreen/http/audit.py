@@ -152,7 +152,7 @@ class Audit:
                     sweep(self._ledger, self._now() - self._keep)
                     swept = today
             except Exception:
-                log.exception("old lines of the audit log could not be thrown away; tried again")
+                log.exception("keys and old lines of the audit log could not be looked after; tried again")
 
 
 def read(ledger: Ledger, *, since: datetime | None = None, limit: int | None = None) -> list[Line]:

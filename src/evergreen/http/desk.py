@@ -81,7 +81,8 @@ class Desk:
     ) -> list[Answer]:
         """Answer every input and write it down; `unit` (or the session, or each id) decides which variant answers.
 
-        An outcome may name the `session` (or the unit) instead of an id. Raises `NoModel`, `InvalidInput`. Answers are stored only where consent is not asked for, or was given.
+        An outcome may name the `session` (or the unit) instead of an id. Answers are stored only where consent is not
+        asked for, or was given. Raises `NoModel`, `InvalidInput`.
         """
         unit, session = unit or session, session or unit
         if self.quick and len(values) == 1:
@@ -303,7 +304,7 @@ class Desk:
                 len(units),
                 experiment,
             )
-            self._met -= units.keys()
+            self._met.difference_update(units)  # in place: the event loop may put another set there meanwhile
 
 
 def at_place(error: EvergreenError, i: int) -> EvergreenError:

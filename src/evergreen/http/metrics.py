@@ -196,17 +196,17 @@ class _Collector:
                 self._put("evergreen_champion_since_timestamp_seconds", (name,), _seconds(model.since or model.at))
                 self._put("evergreen_champion_data_timestamp_seconds", (name,), _seconds(data.at if data else None))
         self._put("evergreen_models_stale", (name,), int(name in self._serving.troubles))
-        newest = ledger.last(Model, name)
-        if newest is not None and newest.verdict.get("outcome"):
-            self._put("evergreen_gate_verdict", (name, newest.version, newest.verdict["outcome"]), 1)
+        judged = ledger.last(Model, name)
+        if judged is not None and judged.verdict.get("outcome"):
+            self._put("evergreen_gate_verdict", (name, judged.version, judged.verdict["outcome"]), 1)
 
     def _data(self, name: str, desk: Desk) -> None:
         ledger = desk.loop.ledger
         counts = ledger.counts(name)
         for kind in ("usable", "unlabelled", "pending", "rejected", "quarantined"):
             self._put("evergreen_samples", (name, kind), getattr(counts, kind))
-        newest = ledger.last(Dataset, name)
-        self._put("evergreen_samples_new", (name,), max(0, counts.usable - (newest.collected if newest else 0)))
+        data = ledger.last(Dataset, name)
+        self._put("evergreen_samples_new", (name,), max(0, counts.usable - (data.collected if data else 0)))
 
     def _trainings(self, name: str, desk: Desk) -> None:
         ledger = desk.loop.ledger
@@ -216,8 +216,8 @@ class _Collector:
         for run in runs:
             if run.state is RunState.RUNNING:
                 self._put("evergreen_run_started_timestamp_seconds", (name,), _seconds(run.started))
-                if total := run.progress.get("total"):
-                    self._put("evergreen_run_progress", (name,), run.progress.get("step", 0) / total)
+                if steps := run.progress.get("total"):
+                    self._put("evergreen_run_progress", (name,), run.progress.get("step", 0) / steps)
         ended = ledger.last(Run, name, *(state for state in RunState if state not in OPEN_RUNS))
         if ended is not None:
             labels = (name, ended.state.value)
