@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,7 +74,8 @@ def test_what_comes_in_masses_is_one_line(app: App, keys: dict[str, str]) -> Non
 
 
 def test_a_key_that_has_expired_is_named(app: App, keys: dict[str, str]) -> None:
-    _, key = auth.create(app.project.ledger, "once", "app", timedelta(milliseconds=1))
+    id, key = auth.create(app.project.ledger, "once", "app", timedelta(milliseconds=1))
+    wait(lambda: any(one.id == id and one.expired(time.time()) for one in auth.listing(app.project.ledger)))
     app.serving.keys.read()
     said = app.http.get("/api/toy/models", headers=bearer(key))
     assert (said.status_code, "has expired" in said.text) == (401, True)
